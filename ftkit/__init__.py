@@ -1,0 +1,45 @@
+"""Fine-tune language models: load, encode, train, evaluate, compare."""
+
+from ftkit.data import load_splits, split_rows
+from ftkit.errors import FtkitError
+from ftkit.evaluation import Comparison, Report, compare, evaluate, predict
+from ftkit.leaks import LeakWarning, find_leaks, remove_leaks
+from ftkit.models import load_pretrained, load_saved, save_pretrained
+from ftkit.parameters import (
+    add_lora,
+    count_parameters,
+    merge_lora,
+    parameter_groups,
+    set_trainable,
+)
+from ftkit.tasks import SequenceClassification
+from ftkit.training import History, Step, TrainingConfig, TrainingRun, train
+
+__version__ = "0.1.0"
+__all__ = [
+    "Comparison",
+    "FtkitError",
+    "History",
+    "LeakWarning",
+    "Report",
+    "SequenceClassification",
+    "Step",
+    "TrainingConfig",
+    "TrainingRun",
+    "add_lora",
+    "compare",
+    "count_parameters",
+    "evaluate",
+    "find_leaks",
+    "load_pretrained",
+    "load_saved",
+    "load_splits",
+    "merge_lora",
+    "parameter_groups",
+    "predict",
+    "remove_leaks",
+    "save_pretrained",
+    "set_trainable",
+    "split_rows",
+    "train",
+]

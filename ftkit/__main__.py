@@ -1,0 +1,7 @@
+"""Make ``python -m ftkit`` the same as ``ftkit``."""
+
+import sys
+
+from ftkit.cli import main
+
+sys.exit(main())

@@ -1,0 +1,163 @@
+"""Run the course's notebooks top to bottom and write each one as readable HTML."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import psutil
+from latex2mathml.converter import convert as to_mathml
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+
+from ftkit.data import bundled
+from ftkit.errors import FtkitError, closest
+
+CELL_TIMEOUT_SECONDS = 300
+QUIET = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}  # bars leave residue
+MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^\s$](?:[^$\n]*[^\s$\\])?)\$(?!\w)", re.DOTALL)
+CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook that was run: its name, seconds, peak memory of its kernel in MiB, and error."""
+
+    name: str
+    seconds: float
+    peak_mib: float
+    error: str | None
+
+
+def notebooks_folder() -> Path:
+    """Return the folder of the course's notebooks, in a checkout or in the installed package."""
+    checkout = Path(__file__).parent.parent / "notebooks"
+    return checkout if checkout.is_dir() else bundled("notebooks")
+
+
+def find_notebooks(names: list[str]) -> list[Path]:
+    """Return the notebooks of the given names or numbers (``"05"``), or else all in their order.
+
+    Raises
+    ------
+    FtkitError
+        A name that fits no notebook.
+    """
+    known = {path.stem: path for path in sorted(notebooks_folder().glob("[0-9]*.ipynb"))}
+    chosen = []
+    for name in names:
+        stem = Path(name).stem
+        fits = [path for key, path in known.items() if stem in (key, key.split("_")[0])]
+        if not fits:
+            raise FtkitError(f'No notebook "{name}". {closest(stem, known)}')
+        chosen += fits
+    return chosen or list(known.values())
+
+
+def run_course(paths: list[Path], output_dir: Path, *, update: bool = False) -> Iterator[Run]:
+    """Run notebooks one by one and write ``NAME.html`` for each, also where a cell fails.
+
+    Parameters
+    ----------
+    paths : list of Path
+    output_dir : Path
+        Made where it is missing.
+    update : bool
+        Write the outputs back into the notebooks too.
+
+    Yields
+    ------
+    Run
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    os.environ.update(QUIET)
+    for path in paths:
+        notebook = nbformat.read(path, as_version=4)
+        start = time.perf_counter()
+        peak, error = _execute(notebook, path.parent)
+        seconds = time.perf_counter() - start
+        html = to_html(notebook, path.stem)
+        (output_dir / f"{path.stem}.html").write_text(html, encoding="utf-8")
+        if update and error is None:
+            path.write_text(nbformat.writes(tidy(notebook)) + "\n", encoding="utf-8")
+        yield Run(path.stem, seconds, peak, error)
+
+
+def _execute(notebook: NotebookNode, folder: Path) -> tuple[float, str | None]:
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=CELL_TIMEOUT_SECONDS, resources=resources)
+    peak = 0.0
+    try:
+        with client.setup_kernel():
+            for index, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, index)
+            peak = _peak_mib(client.km.provisioner.pid)  # type: ignore[union-attr]
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        return peak, str(error).strip().splitlines()[-1]
+    return peak, None
+
+
+def _peak_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status")
+    if status.is_file():
+        (line,) = [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
+    return psutil.Process(pid).memory_info().rss / 2**20
+
+
+def tidy(notebook: NotebookNode) -> NotebookNode:
+    """Drop what changes from run to run and tells nothing: counts, timings, kernel metadata."""
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:03d}"
+        cell.metadata = NotebookNode(
+            {key: value for key, value in cell.metadata.items() if key == "tags"}
+        )
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            for output in cell.outputs:
+                output.pop("execution_count", None)
+                output.get("metadata", {}).clear()
+                if output.output_type == "execute_result":
+                    output.execution_count = None
+    notebook.metadata = NotebookNode(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    return notebook
+
+
+def to_html(notebook: NotebookNode, title: str) -> str:
+    """Return a page that needs no network: formulas as MathML, no scripts from elsewhere."""
+    page = nbformat.from_dict({**notebook, "cells": [NotebookNode(c) for c in notebook.cells]})
+    for cell in page.cells:
+        if cell.cell_type == "markdown":
+            cell.source = formulas_to_mathml(cell.source)
+    exporter = HTMLExporter(
+        require_js_url="", jquery_url="", mathjax_url="", mermaid_js_url="", embed_images=True
+    )
+    html, _ = exporter.from_notebook_node(page, {"metadata": {"name": title}})
+    return html
+
+
+def formulas_to_mathml(markdown: str) -> str:
+    """Replace ``$…$`` and ``$$…$$`` outside code by MathML, which browsers draw themselves.
+
+    Examples
+    --------
+    >>> formulas_to_mathml("`$x$` is code")
+    '`$x$` is code'
+    """
+
+    def convert(match: re.Match[str]) -> str:
+        block, inline = match.groups()
+        return to_mathml(block or inline, display="block" if block else "inline")
+
+    parts = CODE.split(markdown)
+    return "".join(part if i % 2 else MATH.sub(convert, part) for i, part in enumerate(parts))

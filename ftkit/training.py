@@ -1,0 +1,327 @@
+"""The training loop: a config, a run that one loops over, and a plain function that does it all."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict
+from torch import nn
+from tqdm.auto import tqdm
+
+from ftkit.batches import Batch, collate, epoch_order, micro_batches, row_lengths, step_seed
+from ftkit.devices import best_device, supports_bf16
+from ftkit.errors import FtkitError, closest, raise_problems
+from ftkit.parameters import freeze_modules, parameter_groups, set_trainable
+
+OPTIMIZERS = {
+    "adamw_torch": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+SCHEDULES = {
+    "constant": lambda progress: 1.0,
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How to train. The names and defaults are those of `transformers.TrainingArguments`.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Highest rate of the top layer.
+    num_train_epochs : int
+        Passes over the training split.
+    batch_size : int
+        Rows in one update, however many micro-batches it is cut into.
+    gradient_accumulation_steps : int
+        Micro-batches an update: more of them need less memory and change nothing else.
+    lr_scheduler_type : {"linear", "cosine", "constant"}
+        How the rate falls after the warm-up.
+    warmup_steps : float
+        Updates over which the rate rises from 0; below 1, their share of all updates.
+    weight_decay : float
+        For weight matrices only.
+    max_grad_norm : float
+        Longer gradients are cut to this length.
+    optim : {"adamw_torch", "rmsprop", "sgd"}
+    head_learning_rate : float, optional
+        A rate of its own for the new head.
+    layer_decay : float
+        Each layer learns at this share of the rate of the layer above it.
+    unfreeze : tuple of (float, str)
+        Gradual unfreezing: ``((0.0, "head"), (0.3, "top:2"))`` trains the head alone until 30 % of
+        the updates are done, then the top two layers with it.
+    bf16 : bool, optional
+        Compute in bfloat16 where it is safe to; by default where the hardware does.
+    seed : int
+        Decides the order of the rows and the dropout.
+
+    Raises
+    ------
+    FtkitError
+        Lists every value that cannot be.
+    """
+
+    learning_rate: float = 5e-5
+    num_train_epochs: int = 3
+    batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    lr_scheduler_type: str = "linear"
+    warmup_steps: float = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    optim: str = "adamw_torch"
+    head_learning_rate: float | None = None
+    layer_decay: float = 1.0
+    unfreeze: tuple[tuple[float, str], ...] = ()
+    bf16: bool | None = None
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is {getattr(self, name)}; expected a number above 0."
+            for name in ("learning_rate", "max_grad_norm", "head_learning_rate", "layer_decay")
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf
+        ]
+        for name in ("num_train_epochs", "batch_size", "gradient_accumulation_steps"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                problems.append(f"{name} is {getattr(self, name)}; expected a whole number above 0.")
+        for name, known in (("optim", OPTIMIZERS), ("lr_scheduler_type", SCHEDULES)):
+            if getattr(self, name) not in known:
+                problems.append(f'{name} is "{getattr(self, name)}". {closest(getattr(self, name), known)}')
+        for name in ("warmup_steps", "weight_decay", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                problems.append(f"{name} is {getattr(self, name)}; expected 0 or more.")
+        raise_problems(problems)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one update did.
+
+    Attributes
+    ----------
+    step : int
+        Updates so far, this one included.
+    epoch : float
+        Passes over the training split so far.
+    loss : float
+        Mean cross-entropy of the batch in nats, before the update.
+    grad_norm : float
+        Length of the gradient before clipping.
+    learning_rate : float
+        Rate of the first parameter group.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    grad_norm: float
+    learning_rate: float
+
+
+class TrainingRun:
+    """A training run that one loops over: each turn is one update.
+
+    Leaving the loop with ``break`` keeps everything; another loop over the same run goes on with
+    the next update. The dropout of a step depends on seed and step alone, so that nothing done
+    between two steps, such as an evaluation, changes what follows.
+
+    Parameters
+    ----------
+    model : PreTrainedModel or PeftModel
+        Trained in place; parameters that do not require gradients stay as they are.
+    dataset : datasets.Dataset
+        One encoded split.
+    config : TrainingConfig, optional
+
+    Raises
+    ------
+    FtkitError
+        Here, not at step 900: no trainable parameter, no labels, an empty split.
+
+    Examples
+    --------
+    >>> run = TrainingRun(model, encoded["train"], TrainingConfig())  # doctest: +SKIP
+    >>> for step in run:  # doctest: +SKIP
+    ...     if step.step == 50:
+    ...         break
+    """
+
+    def __init__(
+        self, model: nn.Module, dataset: Dataset, config: TrainingConfig | None = None
+    ) -> None:
+        self.model, self.dataset, self.config = model, dataset, config or TrainingConfig()
+        _check_dataset(dataset)
+        self.device = best_device()
+        self.model.to(self.device)
+        self.bf16 = supports_bf16(self.device) if self.config.bf16 is None else self.config.bf16
+        self.lengths = row_lengths(dataset)
+        self.steps_per_epoch = math.ceil(len(dataset) / self.config.batch_size)
+        self.total_steps = self.steps_per_epoch * self.config.num_train_epochs
+        self.optimizer = self._make_optimizer()
+        self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.step = 0
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        names: set[str] = set()
+        for _, tune in self.config.unfreeze:
+            set_trainable(self.model, tune)
+            names |= {n for n, p in self.model.named_parameters() if p.requires_grad}
+        groups = parameter_groups(
+            self.model,
+            self.config.learning_rate,
+            head_learning_rate=self.config.head_learning_rate,
+            layer_decay=self.config.layer_decay,
+            weight_decay=self.config.weight_decay,
+            names=names or None,
+        )
+        if not groups:
+            raise FtkitError('No parameter is trainable. Call ftkit.set_trainable(model, "full").')
+        options = {"fused": True} if self.config.optim == "adamw_torch" else {}
+        return OPTIMIZERS[self.config.optim](groups, lr=self.config.learning_rate, **options)
+
+    def __iter__(self) -> Iterator[Step]:
+        return self
+
+    def __next__(self) -> Step:
+        if self.step >= self.total_steps:
+            raise StopIteration
+        self._thaw()
+        self._set_learning_rates()
+        rows = self.rows_of_step(self.step)
+        batch = collate(self.dataset, rows, self.model.config.pad_token_id)  # type: ignore[union-attr]
+        self.optimizer.zero_grad()
+        loss = self._backward(batch)
+        if not math.isfinite(loss):
+            raise FtkitError(self._non_finite(loss, rows))
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.step += 1
+        rate = self.optimizer.param_groups[0]["lr"]
+        return Step(self.step, self.step / self.steps_per_epoch, loss, float(grad_norm), rate)
+
+    def rows_of_step(self, step: int) -> list[int]:
+        """Return the indices of the rows that a step (counted from 0) trains on."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if getattr(self, "_epoch", None) != epoch:
+            self._order = epoch_order(self.lengths, self.config.batch_size, self.config.seed, epoch)
+            self._epoch = epoch
+        return self._order[position]
+
+    def _backward(self, batch: Batch) -> float:
+        """Add up the gradients of all micro-batches, each weighed by its number of labels."""
+        freeze_modules(self.model)
+        parts = micro_batches(batch, self.config.gradient_accumulation_steps)
+        counts = [int((part["labels"] != -100).sum()) for part in parts]
+        total = 0.0
+        with torch.random.fork_rng(enabled=True):
+            torch.manual_seed(step_seed(self.config.seed, self.step))
+            for part, count in zip(parts, counts, strict=True):
+                part = {name: tensor.to(self.device) for name, tensor in part.items()}
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    loss = self.model(**part).loss * (count / sum(counts))
+                loss.backward()
+                total += loss.item()
+        return total
+
+    def _set_learning_rates(self) -> None:
+        warmup = self.config.warmup_steps
+        warmup = warmup * self.total_steps if warmup < 1 else warmup
+        if self.step < warmup:
+            factor = self.step / warmup
+        else:
+            progress = (self.step - warmup) / max(1, self.total_steps - warmup)
+            factor = SCHEDULES[self.config.lr_scheduler_type](progress)
+        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+            group["lr"] = peak * factor
+
+    def _thaw(self) -> None:
+        due = [tune for share, tune in self.config.unfreeze if share * self.total_steps <= self.step]
+        if due and due[-1] != getattr(self, "_tune", None):
+            self._tune = due[-1]
+            set_trainable(self.model, self._tune)
+
+    def _non_finite(self, loss: float, rows: Sequence[int]) -> str:
+        named = rows
+        if "row" in self.dataset.column_names:
+            named = self.dataset.select_columns("row")[list(rows)]["row"]
+        shown = ", ".join(map(str, named[:4])) + (", …" if len(named) > 4 else "")
+        return (
+            f"The loss is {loss} at step {self.step + 1} (rows: {shown}); nothing was updated. "
+            f"Try a lower learning rate, or bf16=False."
+        )
+
+
+def _check_dataset(dataset: Any) -> None:
+    if isinstance(dataset, DatasetDict):
+        raise FtkitError('A DatasetDict came; expected one split, such as encoded["train"].')
+    missing = [name for name in ("input_ids", "labels") if name not in dataset.column_names]
+    if missing:
+        raise FtkitError(
+            f"The data set has no column {' and no '.join(missing)}; its columns are "
+            f"{', '.join(dataset.column_names)}. Encode it first: task.encode(splits, tokenizer)."
+        )
+    if len(dataset) == 0:
+        raise FtkitError("The training split has no rows.")
+
+
+@dataclass
+class History:
+    """What happened in a run: one `Step` an update, one dict of metrics an epoch.
+
+    Attributes
+    ----------
+    steps : list of Step
+    evaluations : list of dict
+        Validation metrics and ``loss`` after each epoch.
+    best_epoch : int
+        Counted from 1; its weights are the ones kept. 0 where nothing was validated.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+def train(
+    model: nn.Module, encoded: DatasetDict, task: Any, config: TrainingConfig | None = None
+) -> History:
+    """Train on ``encoded["train"]``, validate after each epoch, keep the best epoch's weights.
+
+    Parameters
+    ----------
+    model : PreTrainedModel or PeftModel
+        Trained in place.
+    encoded : DatasetDict
+        From ``task.encode``. Without a ``validation`` split the last weights are kept.
+    task : SequenceClassification
+        Its ``best_metric`` decides which epoch is the best; the earlier one where two are equal.
+    config : TrainingConfig, optional
+
+    Returns
+    -------
+    History
+    """
+    from ftkit.evaluation import evaluate
+
+    run, history, best = TrainingRun(model, encoded["train"], config), History(), None
+    for step in tqdm(run, total=run.total_steps, desc="training", unit="step"):
+        history.steps.append(step)
+        if step.step % run.steps_per_epoch or "validation" not in encoded:
+            continue
+        report = evaluate(model, encoded["validation"], task, n_resamples=0, bf16=run.bf16)
+        history.evaluations.append({**report.metrics, "loss": float(report.losses.mean())})
+        scores = [metrics[task.best_metric] for metrics in history.evaluations]
+        if scores.index(max(scores)) == len(scores) - 1:
+            history.best_epoch = len(scores)
+            best = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    if best is not None:
+        model.load_state_dict({**model.state_dict(), **best})
+    return history
