@@ -30,9 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Without the program's name; by default the process's own.
     """
     args = build_parser().parse_args(argv)
-    warnings.showwarning = _show_warning
     try:
-        return args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return args.run(args)
     except FtkitError as error:
         print(f"ftkit {args.command}: {error}", file=sys.stderr)
         return 2

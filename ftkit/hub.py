@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-import httpx
+import httpx2
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
@@ -51,7 +51,7 @@ def file_names(repo_id: str, repo_type: RepoType, revision: str | None = None) -
             f'The hub at {constants.ENDPOINT} has no {repo_type} "{repo_id}". Check the spelling '
             f"(it reads owner/name); a private one needs `hf auth login`."
         ) from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise FtkitError(
             f'"{repo_id}" is a hub id, and the hub at {constants.ENDPOINT} cannot be reached '
             f"({type(error).__name__}). Connect to the network, or use a bundled name or a "

@@ -72,9 +72,14 @@ def load_pretrained(
     2
     """
     source = locate(checkpoint, revision)
-    options: dict[str, Any] = {"revision": revision} if revision else {}
-    tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    config = AutoConfig.from_pretrained(source, **options, **task.model_options())
+    options: dict[str, Any] = {"trust_remote_code": False}
+    if revision:
+        options["revision"] = revision
+    try:
+        config = AutoConfig.from_pretrained(source, **options, **task.model_options())
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise FtkitError(_why_not(source, error)) from error
     config._attn_implementation = attention_for(best_device())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -87,10 +92,20 @@ def load_pretrained(
     return tokenizer, model.eval()
 
 
+def _why_not(source: str, error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            f"{source}: wants to run code of its own (auto_map in config.json), and ftkit runs "
+            f"none. Choose a checkpoint whose architecture is in transformers."
+        )
+    return f"{source}: config or tokenizer do not load: {error}"
+
+
 def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrainedModel:
     """Load the weights; in place of transformers' report, insist that only the head is new."""
-    level = logging.get_verbosity()
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         model, info = task.auto_model.from_pretrained(
             source,
@@ -104,6 +119,8 @@ def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrai
         raise FtkitError(f"{source}: the weights do not load: {error}") from error
     finally:
         logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
     body = model.base_model_prefix + "."
     lacking = sorted(key for key in info["missing_keys"] if key.startswith(body))
     lacking = [key for key in lacking if ".pooler." not in key]  # a masked model has no pooler

@@ -80,6 +80,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def tiny_config(**options: object) -> BertConfig:
     """Two layers, 32 wide."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes["initializer_range"] = 0.1  # type: ignore[assignment]  # learns within a few steps
     return BertConfig(vocab_size=200, intermediate_size=64, **{**sizes, **options})
 
 

@@ -1,0 +1,178 @@
+"""Loading what is safe, saving what loads again, and refusing the rest."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+import ftkit
+from ftkit.models import BUNDLED_MODELS, check_sha256, locate
+
+
+def message(call, *args, **options) -> str:
+    with pytest.raises(ftkit.FtkitError) as caught:
+        call(*args, **options)
+    return str(caught.value)
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    return shutil.copytree(checkpoint, tmp_path / "copy")
+
+
+def test_the_bundled_model_is_the_published_one_and_its_head_is_seeded(task):
+    tokenizer, model = ftkit.load_pretrained("minilm", task, seed=3)
+    _, same = ftkit.load_pretrained("minilm", task, seed=3)
+    _, other = ftkit.load_pretrained("minilm", task, seed=4)
+    assert len(tokenizer) == 30522
+    assert sum(p.numel() for p in model.parameters()) == 22_713_986
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert torch.equal(model.classifier.weight, same.classifier.weight)
+    assert not torch.equal(model.classifier.weight, other.classifier.weight)
+    weight = "bert.encoder.layer.0.output.dense.weight"
+    assert torch.equal(model.state_dict()[weight], other.state_dict()[weight])
+
+
+def test_random_weights_share_nothing_with_the_pretrained_ones(checkpoint, task):
+    _, one = ftkit.load_pretrained(checkpoint, task)
+    _, other = ftkit.load_pretrained(checkpoint, task, pretrained=False)
+    weight = "bert.encoder.layer.0.output.dense.weight"
+    assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
+
+
+def test_loading_leaves_the_global_generator_alone(checkpoint, task):
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    ftkit.load_pretrained(checkpoint, task)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_saved_models_load_in_plain_transformers(model, tokenizer, task, encoded, tmp_path):
+    ftkit.train(model, encoded, task, ftkit.TrainingConfig(num_train_epochs=1, bf16=False))
+    before = ftkit.predict(model, encoded["test"], bf16=False)
+    folder = ftkit.save_pretrained(tmp_path / "saved", model, tokenizer, task)
+    plain = AutoModelForSequenceClassification.from_pretrained(folder)
+    logits = ftkit.predict(plain, encoded["test"], bf16=False)  # another attention, same function
+    np.testing.assert_allclose(logits, before, atol=1e-6)
+    loaded_task, loaded_tokenizer, loaded = ftkit.load_saved(folder)
+    assert loaded_task == task
+    assert loaded_tokenizer("the soup")["input_ids"] == tokenizer("the soup")["input_ids"]
+    np.testing.assert_allclose(ftkit.predict(loaded, encoded["test"], bf16=False), before, atol=1e-6)
+    assert not list(tmp_path.glob(".saved*"))
+
+
+def test_lora_is_saved_merged(model, tokenizer, task, encoded, tmp_path):
+    adapted = ftkit.add_lora(model, r=2)
+    options = ftkit.TrainingConfig(num_train_epochs=2, learning_rate=1e-2, bf16=False)
+    ftkit.train(adapted, encoded, task, options)
+    before = ftkit.predict(adapted, encoded["test"], bf16=False)
+    folder = ftkit.save_pretrained(tmp_path / "saved", adapted, tokenizer, task)
+    plain = AutoModelForSequenceClassification.from_pretrained(folder)
+    after = ftkit.predict(plain, encoded["test"], bf16=False)
+    assert abs(after - before).max() < 1e-5
+
+
+def test_an_existing_output_is_kept(model, tokenizer, task, tmp_path):
+    folder = tmp_path / "saved"
+    ftkit.save_pretrained(folder, model, tokenizer, task)
+    expected = f"{folder} exists. Choose another output, or say --overwrite."
+    assert message(ftkit.save_pretrained, folder, model, tokenizer, task) == expected
+    ftkit.save_pretrained(folder, model, tokenizer, task, overwrite=True)
+    other = tmp_path / "precious"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    assert message(ftkit.save_pretrained, other, model, tokenizer, task, overwrite=True) == (
+        f"{other} was not written by ftkit (it holds no task.json), so it is not overwritten. "
+        "Choose another output."
+    )
+    assert (other / "thesis.txt").is_file()
+
+
+def test_a_failed_save_leaves_the_old_one(model, tokenizer, task, tmp_path, monkeypatch):
+    folder = ftkit.save_pretrained(tmp_path / "saved", model, tokenizer, task)
+    before = (folder / "model.safetensors").read_bytes()
+    monkeypatch.setattr(type(tokenizer), "save_pretrained", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ftkit.save_pretrained(folder, model, tokenizer, task, overwrite=True)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_a_folder_without_weights(copy, task):
+    (copy / "model.safetensors").unlink()
+    assert message(ftkit.load_pretrained, copy, task) == (
+        f"{copy}: holds no weights; expected model.safetensors."
+    )
+
+
+def test_pickled_weights_only(copy, task):
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    assert message(ftkit.load_pretrained, copy, task) == (
+        f"{copy}: its weights are pickled (pytorch_model.bin), and unpickling can run any code. "
+        "Expected model.safetensors; the hub converts a repository on request."
+    )
+
+
+def test_no_config(copy, task):
+    (copy / "config.json").unlink()
+    assert message(ftkit.load_pretrained, copy, task) == (
+        f"{copy}: holds no config.json, so it is no checkpoint."
+    )
+
+
+def test_remote_code_is_refused(copy, task):
+    config = json.loads((copy / "config.json").read_text())
+    config.update(model_type="mybert", auto_map={"AutoConfig": "evil.Config"})
+    (copy / "config.json").write_text(json.dumps(config))
+    text = message(ftkit.load_pretrained, copy, task)
+    assert text.startswith(f"{copy}: wants to run code of its own (auto_map in config.json)")
+
+
+def test_truncated_weights(copy, task):
+    data = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(data[: len(data) // 2])
+    assert message(ftkit.load_pretrained, copy, task).startswith(
+        f"{copy}: the weights do not load: "
+    )
+
+
+def test_weights_of_another_architecture(copy, task):
+    config = json.loads((copy / "config.json").read_text())
+    config["num_hidden_layers"] = 3
+    (copy / "config.json").write_text(json.dumps(config))
+    text = message(ftkit.load_pretrained, copy, task)
+    assert text.startswith(f"{copy}: the weights lack 16 parameters of BertForSequenceClass")
+    assert text.endswith("Is it a checkpoint of another architecture?")
+
+
+def test_wrong_sha256(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"abc")
+    found = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    check_sha256(path, found)
+    expected = BUNDLED_MODELS["minilm"][2]
+    assert message(check_sha256, path, expected) == (
+        f"{path}: sha256 is {found}; expected {expected}, that of the published file. It is "
+        "damaged or not the published one: install the package that carries it again."
+    )
+
+
+def test_unknown_names():
+    assert message(locate, "minilmm") == (
+        '"minilmm" is no bundled model, no folder and no hub id. Did you mean "minilm"?'
+    )
+
+
+def test_a_saved_folder_that_is_none(tmp_path, copy):
+    assert message(ftkit.load_saved, tmp_path / "no") == (
+        f"{tmp_path / 'no'}: no such folder. Expected one that `ftkit train` wrote."
+    )
+    assert message(ftkit.load_saved, copy) == (
+        f"{copy}: holds no task.json. Expected a folder that `ftkit train` wrote."
+    )
+    (copy / "task.json").write_text("[1]")
+    assert message(ftkit.load_saved, copy).startswith(f"{copy / 'task.json'}: not a task: ")

@@ -1,0 +1,247 @@
+"""The loop: its mathematics, its order, what it keeps and what it refuses."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import get_linear_schedule_with_warmup
+
+import ftkit
+from ftkit.batches import collate, step_seed
+
+
+def config(**options) -> ftkit.TrainingConfig:
+    return ftkit.TrainingConfig(
+        **{"learning_rate": 1e-3, "num_train_epochs": 2, "batch_size": 8, "bf16": False, **options}
+    )
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def largest_difference(one, other) -> float:
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def consume(run, steps=None):
+    for step in run:
+        if step.step == steps:
+            break
+    return run
+
+
+def test_equal_to_a_loop_written_by_hand(model, encoded):
+    """Dropout, clipping, warm-up and linear decay on; no line is shared with ftkit's loop."""
+    by_hand = copy.deepcopy(model)
+    options = config(num_train_epochs=3, warmup_steps=4, max_grad_norm=0.5)
+    run = ftkit.TrainingRun(model, encoded["train"], options)
+    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
+    lr_scheduler = get_linear_schedule_with_warmup(optimizer, 4, 21)
+    losses = []
+    for step in range(20):
+        batch = collate(encoded["train"], run.rows_of_step(step))
+        labels = batch.pop("labels")
+        by_hand.train()
+        torch.manual_seed(step_seed(options.seed, step))
+        loss = cross_entropy(by_hand(**batch).logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(by_hand.parameters(), 0.5)
+        optimizer.step()
+        lr_scheduler.step()
+        losses.append(loss.item())
+    ours = [next(run).loss for _ in range(20)]
+    assert ours == pytest.approx(losses, abs=1e-6)
+    assert largest_difference(weights(model), weights(by_hand)) < 1e-6
+
+
+def test_accumulation_changes_nothing(model, encoded):
+    """With dropout off: one batch of 8, two of 4 and four of 2 give the same weights."""
+    finals = []
+    for parts in (1, 2, 4):
+        trained = copy.deepcopy(model)
+        for module in trained.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        options = config(gradient_accumulation_steps=parts, optim="sgd", learning_rate=0.1)
+        consume(ftkit.TrainingRun(trained, encoded["train"], options))
+        finals.append(weights(trained))
+    assert largest_difference(finals[0], weights(model)) > 1e-3
+    assert largest_difference(finals[0], finals[1]) < 1e-6
+    assert largest_difference(finals[0], finals[2]) < 1e-6
+
+
+def test_evaluating_in_between_changes_nothing(model, encoded, task):
+    other = copy.deepcopy(model)
+    consume(ftkit.TrainingRun(model, encoded["train"], config()))
+    for _ in ftkit.TrainingRun(other, encoded["train"], config()):
+        ftkit.evaluate(other, encoded["validation"], task, n_resamples=0)
+        torch.rand(3)
+    assert largest_difference(weights(model), weights(other)) == 0
+
+
+def test_the_global_generator_is_left_alone(model, encoded):
+    torch.manual_seed(9)
+    expected = torch.rand(3)
+    torch.manual_seed(9)
+    consume(ftkit.TrainingRun(model, encoded["train"], config()))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_break_and_go_on(model, encoded):
+    other = copy.deepcopy(model)
+    consume(ftkit.TrainingRun(model, encoded["train"], config()))
+    run = ftkit.TrainingRun(other, encoded["train"], config())
+    consume(run, steps=5)
+    assert next(run).step == 6
+    consume(run)
+    assert list(run) == []
+    assert largest_difference(weights(model), weights(other)) == 0
+
+
+def test_an_exception_in_the_loop_body_loses_nothing(model, encoded):
+    other = copy.deepcopy(model)
+    consume(ftkit.TrainingRun(model, encoded["train"], config()))
+    run = ftkit.TrainingRun(other, encoded["train"], config())
+
+    def stumble():
+        for step in run:
+            if step.step == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stumble()
+    consume(run)
+    assert largest_difference(weights(model), weights(other)) == 0
+
+
+def test_every_epoch_sees_every_row_once(model, encoded):
+    run = ftkit.TrainingRun(model, encoded["train"], config())
+    assert (run.steps_per_epoch, run.total_steps) == (7, 14)
+    for epoch in range(2):
+        rows = [run.rows_of_step(step) for step in range(7 * epoch, 7 * epoch + 7)]
+        assert sorted(sum(rows, [])) == list(range(56))
+
+
+def test_steps_tell_what_happened(model, encoded):
+    steps = list(ftkit.TrainingRun(model, encoded["train"], config(warmup_steps=0.5)))
+    assert [step.step for step in steps] == list(range(1, 15))
+    assert steps[6].epoch == 1.0
+    rates = [step.learning_rate for step in steps]
+    assert rates[0] == 0
+    assert max(rates) == rates[7] == pytest.approx(1e-3)
+    assert all(step.grad_norm > 0 and math.isfinite(step.loss) for step in steps)
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine"])
+def test_schedules(model, encoded, name):
+    rates = [
+        step.learning_rate
+        for step in ftkit.TrainingRun(model, encoded["train"], config(lr_scheduler_type=name))
+    ]
+    shape = {"constant": lambda t: 1, "cosine": lambda t: (1 + math.cos(math.pi * t / 14)) / 2}
+    assert rates == pytest.approx([1e-3 * shape[name](t) for t in range(14)])
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "rmsprop", "sgd"])
+def test_every_optimizer_learns(model, encoded, optim):
+    rate = {"sgd": 0.1, "rmsprop": 1e-3}.get(optim, 3e-3)
+    options = config(optim=optim, learning_rate=rate, num_train_epochs=20)
+    losses = [step.loss for step in ftkit.TrainingRun(model, encoded["train"], options)]
+    assert sum(losses[-7:]) < 0.7 * sum(losses[:7])
+
+
+def test_frozen_parameters_do_not_move(model, encoded):
+    before = weights(model)
+    ftkit.set_trainable(model, "head")
+    consume(ftkit.TrainingRun(model, encoded["train"], config(weight_decay=0.1)))
+    after = weights(model)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"classifier.weight", "classifier.bias"}
+
+
+def test_gradual_unfreezing(model, encoded):
+    before = weights(model)
+    options = config(unfreeze=((0.0, "head"), (0.5, "top:1")))
+    run = ftkit.TrainingRun(model, encoded["train"], options)
+    consume(run, steps=7)
+    halfway = weights(model)
+    consume(run)
+    after = weights(model)
+
+    def moved(one, other):
+        return {n.split(".layer.")[-1][:1] for n in one if not torch.equal(one[n], other[n])}
+
+    assert moved(before, halfway) == {"c"}
+    assert moved(halfway, after) == {"c", "b", "1"}  # classifier, bert.pooler, layer 1
+
+
+def test_training_keeps_the_best_epoch(model, encoded, task):
+    history = ftkit.train(model, encoded, task, config(num_train_epochs=5))
+    assert len(history.evaluations) == 5
+    scores = [metrics["accuracy"] for metrics in history.evaluations]
+    assert history.best_epoch == scores.index(max(scores)) + 1
+    kept = ftkit.evaluate(model, encoded["validation"], task, n_resamples=0, bf16=False)
+    assert kept.metrics["accuracy"] == max(scores)
+    assert float(kept.losses.mean()) == pytest.approx(
+        history.evaluations[history.best_epoch - 1]["loss"]
+    )
+
+
+def test_without_validation_the_last_weights_stay(model, encoded, task):
+    del encoded["validation"]
+    history = ftkit.train(model, encoded, task, config())
+    assert (history.evaluations, history.best_epoch, len(history.steps)) == ([], 0, 14)
+
+
+def test_lora_trains_and_learns(model, encoded, task):
+    adapted = ftkit.add_lora(model, r=4)
+    ftkit.train(adapted, encoded, task, config(num_train_epochs=20, learning_rate=1e-2))
+    report = ftkit.evaluate(ftkit.merge_lora(adapted), encoded["train"], task, n_resamples=0)
+    assert report.metrics["accuracy"] > 0.9
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(model, encoded):
+    run = ftkit.TrainingRun(model, encoded["train"], config())
+    consume(run, steps=3)
+    with torch.no_grad():
+        model.classifier.weight[0, 0] = math.nan
+    before = weights(model)
+    with pytest.raises(ftkit.FtkitError) as caught:
+        next(run)
+    rows = [encoded["train"][i]["row"] for i in run.rows_of_step(3)]
+    assert str(caught.value) == (
+        f"The loss is nan at step 4 (rows: {', '.join(rows[:4])}, …); nothing was updated. Try a "
+        "lower learning rate, or bf16=False."
+    )
+    after = weights(model)
+    assert all(torch.equal(before[n], after[n]) for n in before if n != "classifier.weight")
+
+
+def test_bad_values_are_told_all_at_once():
+    with pytest.raises(ftkit.FtkitError) as caught:
+        ftkit.TrainingConfig(learning_rate=-1, batch_size=0, optim="adam", warmup_steps=-2)
+    assert str(caught.value).splitlines() == [
+        "learning_rate is -1; expected a number above 0.",
+        "batch_size is 0; expected a whole number above 0.",
+        'optim is "adam". Expected one of: adamw_torch, rmsprop, sgd.',
+        "warmup_steps is -2; expected 0 or more.",
+    ]
+
+
+def test_bad_data_is_refused_at_once(model, encoded, splits):
+    with pytest.raises(ftkit.FtkitError, match='^A DatasetDict came; expected one split, such as enc'):
+        ftkit.TrainingRun(model, encoded)
+    with pytest.raises(ftkit.FtkitError, match="has no column input_ids and no labels; its columns"):
+        ftkit.TrainingRun(model, splits["train"])
+    with pytest.raises(ftkit.FtkitError, match="^The training split has no rows.$"):
+        ftkit.TrainingRun(model, encoded["train"].select([]))
+
+
+def test_nothing_to_train_is_refused(model, encoded):
+    model.requires_grad_(False)
+    with pytest.raises(ftkit.FtkitError, match="^No parameter is trainable. Call ftkit.set_train"):
+        ftkit.TrainingRun(model, encoded["train"])
