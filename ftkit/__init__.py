@@ -1,5 +1,6 @@
 """Fine-tune language models: load, encode, train, evaluate, compare."""
 
+from ftkit.config import TrainingConfig
 from ftkit.data import load_splits, split_rows
 from ftkit.errors import FtkitError
 from ftkit.evaluation import Comparison, Report, compare, evaluate, predict
@@ -13,7 +14,7 @@ from ftkit.parameters import (
     set_trainable,
 )
 from ftkit.tasks import SequenceClassification
-from ftkit.training import History, Step, TrainingConfig, TrainingRun, train
+from ftkit.training import History, Step, TrainingRun, train
 
 __version__ = "0.1.0"
 __all__ = [

@@ -15,7 +15,7 @@ Batch = dict[str, torch.Tensor]
 def row_lengths(dataset: Dataset) -> list[int]:
     """Return the number of tokens in each row of an encoded data set."""
     table = dataset.with_format("arrow")[:]
-    return pyarrow.compute.list_value_length(table["input_ids"]).to_pylist()
+    return pyarrow.compute.call_function("list_value_length", [table["input_ids"]]).to_pylist()
 
 
 def epoch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -14,15 +14,15 @@ from datasets import DatasetDict, concatenate_datasets
 from scipy.special import softmax
 
 import ftkit
+from ftkit.config import OPTIMIZERS, SCHEDULES
 from ftkit.errors import FtkitError, closest
 from ftkit.models import check_output_dir
-from ftkit.training import OPTIMIZERS, SCHEDULES
 
 CHOICES = {"optim": sorted(OPTIMIZERS), "lr_scheduler_type": sorted(SCHEDULES)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 1 where the doctor or the course found a fault, or 2 for bad input.
+    """Run one command; return 0, 1 where doctor or course found a fault, or 2 for bad input.
 
     Parameters
     ----------

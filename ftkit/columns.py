@@ -82,7 +82,9 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def _guess(dataset: Dataset, given: Sequence[str] | None, known: Iterable[tuple[str, ...]], option: str) -> tuple[str, ...]:
+def _guess(
+    dataset: Dataset, given: Sequence[str] | None, known: Iterable[tuple[str, ...]], option: str
+) -> tuple[str, ...]:
     if given:
         raise_problems([p for column in given for p in check_column("train", dataset, column)])
         return tuple(given)

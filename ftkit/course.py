@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,8 +98,10 @@ def _execute(notebook: NotebookNode, folder: Path) -> tuple[float, str | None]:
             for index, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, index)
             peak = _peak_mib(client.km.provisioner.pid)  # type: ignore[union-attr]
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        return peak, str(error).strip().splitlines()[-1]
+    except CellExecutionError as error:
+        return peak, f"{error.ename}: {error.evalue}"
+    except (CellTimeoutError, DeadKernelError) as error:
+        return peak, str(error).strip().splitlines()[0]
     return peak, None
 
 
@@ -124,6 +127,8 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
                 output.get("metadata", {}).clear()
                 if output.output_type == "execute_result":
                     output.execution_count = None
+                if output.output_type == "stream":
+                    output.text = _without_paths(output.text)
     notebook.metadata = NotebookNode(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -131,6 +136,13 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
         }
     )
     return notebook
+
+
+def _without_paths(text: str) -> str:
+    """Shorten this machine's folders, which a library's warning may name, to dots."""
+    for folder in (sys.prefix, str(Path(__file__).parent.parent)):
+        text = text.replace(folder, "…")
+    return text
 
 
 def to_html(notebook: NotebookNode, title: str) -> str:
@@ -157,7 +169,8 @@ def formulas_to_mathml(markdown: str) -> str:
 
     def convert(match: re.Match[str]) -> str:
         block, inline = match.groups()
-        return to_mathml(block or inline, display="block" if block else "inline")
+        mathml = to_mathml(block or inline, display="block" if block else "inline")
+        return mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
 
     parts = CODE.split(markdown)
     return "".join(part if i % 2 else MATH.sub(convert, part) for i, part in enumerate(parts))

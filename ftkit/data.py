@@ -4,6 +4,7 @@ from pathlib import Path
 
 import datasets
 from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetsError
 from sklearn.model_selection import GroupShuffleSplit
 
 from ftkit import hub
@@ -107,7 +108,7 @@ def _load_hub(source: str) -> DatasetDict:
         hub.file_names(repo_id, "dataset")
     try:
         return datasets.load_dataset(repo_id, config or None)  # type: ignore[return-value]
-    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+    except (ValueError, OSError, DatasetsError) as error:
         raise FtkitError(f"{source}: the hub's data set does not load: {error}") from error
 
 
@@ -137,7 +138,9 @@ def split_rows(dataset: Dataset, *, seed: int = 0, group_column: str | None = No
             f"test; expected at least 10. Or give a folder with one file a split."
         )
     rows = list(range(len(dataset)))
-    train, rest = next(GroupShuffleSplit(1, test_size=0.2, random_state=seed).split(rows, None, groups))
+    train, rest = next(
+        GroupShuffleSplit(1, test_size=0.2, random_state=seed).split(rows, None, groups)
+    )
     rest_groups = [groups[i] for i in rest]
     halves = GroupShuffleSplit(1, test_size=0.5, random_state=seed).split(rest, None, rest_groups)
     validation, test = (rest[part] for part in next(halves))

@@ -10,7 +10,7 @@ import torch
 from packaging.requirements import Requirement
 
 from ftkit import hub
-from ftkit.data import bundled, bundled_names
+from ftkit.data import bundled_names
 from ftkit.devices import best_device, supports_bf16
 from ftkit.errors import FtkitError
 from ftkit.models import BUNDLED_MODELS, locate
@@ -26,8 +26,8 @@ def check_machine() -> Iterator[Line]:
     for name in BUNDLED_MODELS:
         yield _model(name)
     names = bundled_names()
-    fix = "" if names else ": none found; install ftkit again, or run from a checkout"
-    yield bool(names), f"bundled data in {bundled()}: {', '.join(names)}{fix}"
+    fix = "" if names else "none found; install ftkit again, or run from a checkout"
+    yield bool(names), f"bundled data: {', '.join(names)}{fix}"
     yield _hub()
 
 
@@ -61,9 +61,10 @@ def _device() -> Iterator[Line]:
 
 def _model(name: str) -> Line:
     try:
-        return True, f"model {name}: {locate(name)}, sha256 as published"
+        locate(name)
     except FtkitError as error:
         return False, f"model {name}: {error}"
+    return True, f"model {name}: sha256 as published"
 
 
 def _hub() -> Line:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def predict(model: nn.Module, dataset: Dataset, *, bf16: bool | None = None) -> 
         )
     device = next(model.parameters()).device
     use_bf16 = supports_bf16(device) if bf16 is None else bf16
-    pad = model.config.pad_token_id  # type: ignore[union-attr]
+    pad: Any = model.config.pad_token_id  # type: ignore[union-attr]
     inputs = dataset.remove_columns([n for n in ("labels",) if n in dataset.column_names])
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -241,5 +242,5 @@ def compare(report_a: Report, report_b: Report, *, n_resamples: int = 2000) -> C
         {name: _interval(drawn_b[name] - drawn_a[name]) for name in names},
         only_a,
         only_b,
-        binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0,
+        float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
     )

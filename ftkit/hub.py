@@ -57,4 +57,5 @@ def file_names(repo_id: str, repo_type: RepoType, revision: str | None = None) -
             f"({type(error).__name__}). Connect to the network, or use a bundled name or a "
             f"local path."
         ) from error
-    return [sibling.rfilename for sibling in info.siblings or []]
+    siblings = info.siblings or []  # type: ignore[union-attr]
+    return [sibling.rfilename for sibling in siblings]

@@ -246,12 +246,13 @@ def check_output_dir(output_dir: Path, *, overwrite: bool) -> None:
     """Raise `FtkitError` where saving would destroy something."""
     if output_dir.exists() and not overwrite:
         raise FtkitError(f"{output_dir} exists. Choose another output, or say --overwrite.")
-    if output_dir.exists() and any(output_dir.iterdir() if output_dir.is_dir() else [0]):
-        if not (output_dir / TASK_FILE).is_file():
-            raise FtkitError(
-                f"{output_dir} was not written by ftkit (it holds no {TASK_FILE}), so it is not "
-                f"overwritten. Choose another output."
-            )
+    if not output_dir.exists() or (output_dir / TASK_FILE).is_file():
+        return
+    if output_dir.is_file() or any(output_dir.iterdir()):
+        raise FtkitError(
+            f"{output_dir} was not written by ftkit (it holds no {TASK_FILE}), so it is not "
+            f"overwritten. Choose another output."
+        )
 
 
 def load_saved(
@@ -268,7 +269,9 @@ def load_saved(
     if not path.is_dir():
         raise FtkitError(f"{path}: no such folder. Expected one that `ftkit train` wrote.")
     if not (path / TASK_FILE).is_file():
-        raise FtkitError(f"{path}: holds no {TASK_FILE}. Expected a folder that `ftkit train` wrote.")
+        raise FtkitError(
+            f"{path}: holds no {TASK_FILE}. Expected a folder that `ftkit train` wrote."
+        )
     try:
         task = task_from_dict(json.loads((path / TASK_FILE).read_text(encoding="utf-8")))
     except (TypeError, ValueError, AttributeError) as error:

@@ -49,7 +49,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
 
 
 def _layer_list(model: nn.Module) -> nn.ModuleList:
-    size = model.config.num_hidden_layers
+    size = model.config.num_hidden_layers  # type: ignore[union-attr]
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == size:
             return module
@@ -164,7 +164,7 @@ def add_lora(
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
-    """Return a plain model with the low-rank updates added to its weights; others come back as is."""
+    """Return a plain model, the low-rank updates added to its weights; others come back as is."""
     return model.merge_and_unload() if isinstance(model, peft.PeftModel) else model  # type: ignore[operator]
 
 

@@ -21,6 +21,7 @@ from ftkit.errors import FtkitError, closest, raise_problems
 from ftkit.leaks import warn_leaks
 from ftkit.metrics import classification_metrics
 
+
 @dataclass(frozen=True)
 class SequenceClassification:
     """Put one text, or a pair of texts, into one of two or more classes.
@@ -69,7 +70,7 @@ class SequenceClassification:
         text_columns: Sequence[str] | None = None,
         label_column: str | None = None,
     ) -> "SequenceClassification":
-        """Make the task that a data set asks for: its text columns and the labels of its train split.
+        """Make the task that a data set asks for: its text columns and its training labels.
 
         Raises
         ------
@@ -84,6 +85,8 @@ class SequenceClassification:
         text_columns = guess_text_columns(train, text_columns)
         label_column = guess_label_column(train, label_column)
         labels = label_names(train, label_column)
+        if not labels:
+            raise FtkitError(f'Column "{label_column}" of the training set holds no label at all.')
         if len(labels) < 2:
             raise FtkitError(
                 f'{row_name("train", train, 0)}: "{label_column}" is "{labels[0]}" in this and '
@@ -144,8 +147,8 @@ class SequenceClassification:
         warn_leaks(splits, self.text_columns)
 
         def encode_rows(rows: dict[str, list]) -> dict[str, list]:
-            texts = [list(rows[column]) for column in self.text_columns]
-            encoded = tokenizer(*texts, truncation=True, max_length=max_length)
+            texts: list[Any] = [list(rows[column]) for column in self.text_columns]
+            encoded = tokenizer(*texts, truncation=True, max_length=max_length)  # type: ignore[arg-type]
             labels = [self.label_id(value) for value in rows[self.label_column]]
             return {**encoded, "labels": labels}
 

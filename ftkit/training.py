@@ -1,4 +1,4 @@
-"""The training loop: a config, a run that one loops over, and a plain function that does it all."""
+"""The training loop: a run that one loops over, and a plain function that does it all."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,94 +11,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ftkit.batches import Batch, collate, epoch_order, micro_batches, row_lengths, step_seed
+from ftkit.config import OPTIMIZERS, SCHEDULES, TrainingConfig
 from ftkit.devices import best_device, supports_bf16
-from ftkit.errors import FtkitError, closest, raise_problems
+from ftkit.errors import FtkitError
 from ftkit.parameters import freeze_modules, parameter_groups, set_trainable
-
-OPTIMIZERS = {
-    "adamw_torch": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
-}
-SCHEDULES = {
-    "constant": lambda progress: 1.0,
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
-    "linear": lambda progress: 1 - progress,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How to train. The names and defaults are those of `transformers.TrainingArguments`.
-
-    Parameters
-    ----------
-    learning_rate : float
-        Highest rate of the top layer.
-    num_train_epochs : int
-        Passes over the training split.
-    batch_size : int
-        Rows in one update, however many micro-batches it is cut into.
-    gradient_accumulation_steps : int
-        Micro-batches an update: more of them need less memory and change nothing else.
-    lr_scheduler_type : {"linear", "cosine", "constant"}
-        How the rate falls after the warm-up.
-    warmup_steps : float
-        Updates over which the rate rises from 0; below 1, their share of all updates.
-    weight_decay : float
-        For weight matrices only.
-    max_grad_norm : float
-        Longer gradients are cut to this length.
-    optim : {"adamw_torch", "rmsprop", "sgd"}
-    head_learning_rate : float, optional
-        A rate of its own for the new head.
-    layer_decay : float
-        Each layer learns at this share of the rate of the layer above it.
-    unfreeze : tuple of (float, str)
-        Gradual unfreezing: ``((0.0, "head"), (0.3, "top:2"))`` trains the head alone until 30 % of
-        the updates are done, then the top two layers with it.
-    bf16 : bool, optional
-        Compute in bfloat16 where it is safe to; by default where the hardware does.
-    seed : int
-        Decides the order of the rows and the dropout.
-
-    Raises
-    ------
-    FtkitError
-        Lists every value that cannot be.
-    """
-
-    learning_rate: float = 5e-5
-    num_train_epochs: int = 3
-    batch_size: int = 32
-    gradient_accumulation_steps: int = 1
-    lr_scheduler_type: str = "linear"
-    warmup_steps: float = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    optim: str = "adamw_torch"
-    head_learning_rate: float | None = None
-    layer_decay: float = 1.0
-    unfreeze: tuple[tuple[float, str], ...] = ()
-    bf16: bool | None = None
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} is {getattr(self, name)}; expected a number above 0."
-            for name in ("learning_rate", "max_grad_norm", "head_learning_rate", "layer_decay")
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf
-        ]
-        for name in ("num_train_epochs", "batch_size", "gradient_accumulation_steps"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                problems.append(f"{name} is {getattr(self, name)}; expected a whole number above 0.")
-        for name, known in (("optim", OPTIMIZERS), ("lr_scheduler_type", SCHEDULES)):
-            if getattr(self, name) not in known:
-                problems.append(f'{name} is "{getattr(self, name)}". {closest(getattr(self, name), known)}')
-        for name in ("warmup_steps", "weight_decay", "seed"):
-            if not 0 <= getattr(self, name) < math.inf:
-                problems.append(f"{name} is {getattr(self, name)}; expected 0 or more.")
-        raise_problems(problems)
 
 
 @dataclass(frozen=True)
@@ -168,6 +84,8 @@ class TrainingRun:
         self.optimizer = self._make_optimizer()
         self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.step = 0
+        self._order: tuple[int, list[list[int]]] = (-1, [])  # epoch, its batches
+        self._tune: str | None = None  # the last preset that `unfreeze` asked for
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         names: set[str] = set()
@@ -210,10 +128,11 @@ class TrainingRun:
     def rows_of_step(self, step: int) -> list[int]:
         """Return the indices of the rows that a step (counted from 0) trains on."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        if getattr(self, "_epoch", None) != epoch:
-            self._order = epoch_order(self.lengths, self.config.batch_size, self.config.seed, epoch)
-            self._epoch = epoch
-        return self._order[position]
+        if self._order[0] != epoch:
+            config = self.config
+            order = epoch_order(self.lengths, config.batch_size, config.seed, epoch)
+            self._order = (epoch, order)
+        return self._order[1][position]
 
     def _backward(self, batch: Batch) -> float:
         """Add up the gradients of all micro-batches, each weighed by its number of labels."""
@@ -221,7 +140,7 @@ class TrainingRun:
         parts = micro_batches(batch, self.config.gradient_accumulation_steps)
         counts = [int((part["labels"] != -100).sum()) for part in parts]
         total = 0.0
-        with torch.random.fork_rng(enabled=True):
+        with torch.random.fork_rng():
             torch.manual_seed(step_seed(self.config.seed, self.step))
             for part, count in zip(parts, counts, strict=True):
                 part = {name: tensor.to(self.device) for name, tensor in part.items()}
@@ -243,8 +162,10 @@ class TrainingRun:
             group["lr"] = peak * factor
 
     def _thaw(self) -> None:
-        due = [tune for share, tune in self.config.unfreeze if share * self.total_steps <= self.step]
-        if due and due[-1] != getattr(self, "_tune", None):
+        due = [
+            tune for share, tune in self.config.unfreeze if share * self.total_steps <= self.step
+        ]
+        if due and due[-1] != self._tune:
             self._tune = due[-1]
             set_trainable(self.model, self._tune)
 

@@ -1,16 +1,24 @@
 """A two-layer random BERT and a small labelled data set, made afresh for each test run."""
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import DatasetDict
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 import ftkit
+from ftkit.course import QUIET
+
+os.environ.update(QUIET)  # no progress bars in what nbval compares
 
 ADJECTIVES = {"good": ("fine", "lovely", "great", "warm"), "bad": ("awful", "cold", "poor", "dull")}
 NOUNS = ("soup", "room", "film", "song", "walk", "book", "train", "cake", "coat", "game")
@@ -34,9 +42,15 @@ def write_csv(path: Path, rows: list[dict]) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with train, validation and test CSV files: one text, two classes, 80 rows in all."""
-    for split, part in {"train": slice(0, 28), "validation": slice(28, 34), "test": slice(34, 40)}.items():
+    for split, part in {
+        "train": slice(0, 28),
+        "validation": slice(28, 34),
+        "test": slice(34, 40),
+    }.items():
         rows = [
-            {"text": text, "label": label} for label in ADJECTIVES for text in sentences(label)[part]
+            {"text": text, "label": label}
+            for label in ADJECTIVES
+            for text in sentences(label)[part]
         ]
         write_csv(tmp_path / "reviews" / f"{split}.csv", rows)
     return tmp_path / "reviews"
@@ -92,7 +106,9 @@ def model() -> BertForSequenceClassification:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+def checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
+) -> Path:
     """A folder with a random masked language model, as a hub repository would hold it."""
     path = tmp_path_factory.mktemp("checkpoints") / "tiny-bert"
     torch.manual_seed(1)

@@ -61,7 +61,9 @@ def test_saved_models_load_in_plain_transformers(model, tokenizer, task, encoded
     loaded_task, loaded_tokenizer, loaded = ftkit.load_saved(folder)
     assert loaded_task == task
     assert loaded_tokenizer("the soup")["input_ids"] == tokenizer("the soup")["input_ids"]
-    np.testing.assert_allclose(ftkit.predict(loaded, encoded["test"], bf16=False), before, atol=1e-6)
+    np.testing.assert_allclose(
+        ftkit.predict(loaded, encoded["test"], bf16=False), before, atol=1e-6
+    )
     assert not list(tmp_path.glob(".saved*"))
 
 

@@ -49,7 +49,10 @@ def test_patterns(model):
         ("top:0", 'Cannot tune "top:0": this model has layers 1 to 2.'),
         ("top:3", 'Cannot tune "top:3": this model has layers 1 to 2.'),
         ("top:x", 'Cannot tune "top:x". Did you mean "top:K"?'),
-        (["clasifier.weight"], 'No parameter matches "clasifier.weight". Did you mean "classifier.weight"?'),
+        (
+            ["clasifier.weight"],
+            'No parameter matches "clasifier.weight". Did you mean "classifier.weight"?',
+        ),
     ],
 )
 def test_what_cannot_be_tuned(model, tune, expected):
@@ -63,7 +66,13 @@ def test_what_cannot_be_tuned(model, tune, expected):
 @pytest.mark.parametrize(
     "config",
     [
-        RobertaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64),
+        RobertaConfig(
+            vocab_size=50,
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=64,
+        ),
         GPT2Config(vocab_size=50, n_embd=32, n_layer=3, n_head=4),
     ],
 )
@@ -100,7 +109,10 @@ def test_parameter_groups_by_depth(model):
 
 def test_frozen_parameters_are_in_no_group(model):
     ftkit.set_trainable(model, "head")
-    (names,) = ([name for group in groups for name in group["names"]] for groups in [ftkit.parameter_groups(model, 1e-3)])
+    (names,) = (
+        [name for group in groups for name in group["names"]]
+        for groups in [ftkit.parameter_groups(model, 1e-3)]
+    )
     assert set(names) == HEAD
 
 
@@ -122,7 +134,11 @@ def test_lora_leaves_the_function_as_it_was(model):
     before = model(**inputs).logits
     adapted = ftkit.add_lora(model, r=4)
     torch.testing.assert_close(adapted(**inputs).logits, before)
-    assert {name.split(".")[-3] for name in trainable(adapted)} <= {"lora_A", "lora_B", "modules_to_save"}
+    assert {name.split(".")[-3] for name in trainable(adapted)} <= {
+        "lora_A",
+        "lora_B",
+        "modules_to_save",
+    }
 
 
 def test_merged_lora_is_a_plain_model_with_the_same_logits(model):

@@ -81,6 +81,11 @@ def test_one_class_only():
     assert check_message(task, splits) == expected.format("the label is")
 
 
+def test_no_labels_at_all():
+    splits = table(text=["a", "b"], label=[None, None])
+    assert infer_message(splits) == 'Column "label" of the training set holds no label at all.'
+
+
 def test_fractions_are_no_classes():
     splits = table(text=["a", "b"], label=[0.25, 1.0])
     assert infer_message(splits) == (

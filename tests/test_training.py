@@ -233,9 +233,13 @@ def test_bad_values_are_told_all_at_once():
 
 
 def test_bad_data_is_refused_at_once(model, encoded, splits):
-    with pytest.raises(ftkit.FtkitError, match='^A DatasetDict came; expected one split, such as enc'):
+    with pytest.raises(
+        ftkit.FtkitError, match="^A DatasetDict came; expected one split, such as enc"
+    ):
         ftkit.TrainingRun(model, encoded)
-    with pytest.raises(ftkit.FtkitError, match="has no column input_ids and no labels; its columns"):
+    with pytest.raises(
+        ftkit.FtkitError, match="has no column input_ids and no labels; its columns"
+    ):
         ftkit.TrainingRun(model, splits["train"])
     with pytest.raises(ftkit.FtkitError, match="^The training split has no rows.$"):
         ftkit.TrainingRun(model, encoded["train"].select([]))

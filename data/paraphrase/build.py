@@ -1,4 +1,6 @@
-"""Draw the pairs of train.csv, validation.csv and test.csv from groups.jsonl; run it to rewrite them.
+"""Draw the pairs of train.csv, validation.csv and test.csv from groups.jsonl.
+
+Run it to rewrite the three files.
 
 Each group gives two paraphrases and two others, and every second group a fifth pair. Groups are split
 before pairs are drawn, so that no sentence stands in two splits.
@@ -11,7 +13,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SPLIT_GROUPS = {"train": 268, "validation": 68, "test": 112}
-SHARE_NEAR = 0.08  # of the pairs that differ; with many more of them a small encoder learns nothing
+SHARE_NEAR = 0.08  # of the pairs that differ; a small encoder learns nothing from many more
 SHARE_TOPIC = 0.55
 SHARE_FIFTH = 0.46
 COLUMNS = ("sentence1", "sentence2", "label", "kind", "group")
@@ -39,7 +41,7 @@ def draw_pairs(group: dict, others: list[dict], rng: random.Random) -> list[dict
 
 
 def draw_different(group: dict, others: list[dict], rng: random.Random) -> tuple[str, str, str]:
-    """Draw a near-miss, a statement on the same people and things, or another group's on the topic."""
+    """Draw a near-miss, a related statement, or another group's on the same topic."""
     *near, related = group["different"]
     kind = rng.random()
     if kind < SHARE_NEAR:

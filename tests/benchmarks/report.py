@@ -1,0 +1,64 @@
+"""Write what the README shows of the study: a table and a figure, both from the recorded file.
+
+Run ``python -m tests.benchmarks.report``.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ftkit import plots
+from ftkit.data import bundled
+
+README = Path(__file__).parent.parent.parent / "README.md"
+FIGURE = bundled("results/tuning_methods.svg")
+START, END = "<!-- study: start -->", "<!-- study: end -->"
+
+
+def read_study() -> dict[str, Any]:
+    """Return the recorded study of tuning methods."""
+    return json.loads(bundled("results/tuning_methods.json").read_text(encoding="utf-8"))
+
+
+def table(study: dict[str, Any]) -> str:
+    """Return the study as a Markdown table: means over seeds, with their 95 % intervals."""
+    lines = [
+        "| method | test accuracy | 95 % interval | F1 | parameters | CPU seconds | MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, method in study["methods"].items():
+        columns = {key: [run[key] for run in method["runs"]] for key in method["runs"][0]}
+        low, high = plots.mean_interval(columns["accuracy"])
+        lines.append(
+            f"| {name} | {np.mean(columns['accuracy']):.3f} | {low:.3f}–{high:.3f} | "
+            f"{np.mean(columns['f1']):.3f} | {columns['trainable_parameters'][0]:,} | "
+            f"{np.median(columns['seconds']):.0f} | {np.median(columns['peak_memory_mib']):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(study: dict[str, Any]) -> None:
+    """Draw every run and every mean into the figure's file."""
+    plots.use_style()
+    plt.rcParams["svg.hashsalt"] = "ftkit"  # the same bytes on every run
+    runs = {n: [run["accuracy"] for run in m["runs"]] for n, m in study["methods"].items()}
+    ax = plots.intervals(runs)
+    ax.set_title("Eight ways to learn paraphrase, the same seeds each")
+    ax.figure.savefig(FIGURE, metadata={"Date": None})
+
+
+def main() -> None:
+    """Rewrite the table in the README, and the figure."""
+    study = read_study()
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    README.write_text(f"{before}{START}\n{table(study)}\n{END}{after}", encoding="utf-8")
+    draw(study)
+
+
+if __name__ == "__main__":
+    main()

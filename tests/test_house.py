@@ -1,0 +1,126 @@
+"""The house keeps its own rules: imports go down, functions are short, two files agree."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {  # module: what it may import from ftkit
+    "errors": set(),
+    "metrics": set(),
+    "devices": set(),
+    "batches": set(),
+    "config": {"errors"},
+    "files": {"errors"},
+    "hub": {"errors"},
+    "parameters": {"errors"},
+    "data": {"errors", "files", "hub"},
+    "leaks": {"data"},
+    "columns": {"data", "errors"},
+    "tasks": {"columns", "data", "errors", "leaks", "metrics"},
+    "models": {"devices", "errors", "hub", "parameters", "tasks"},
+    "evaluation": {"batches", "devices", "errors", "tasks"},
+    "training": {"batches", "config", "devices", "errors", "evaluation", "parameters"},
+    "plots": {"evaluation", "training"},
+    "doctor": {"data", "devices", "errors", "hub", "models"},
+    "course": {"data", "errors"},
+    "cli": {"config", "course", "doctor", "errors", "models"},
+    "checks": {"data"},
+}
+FILES = sorted((ROOT / "ftkit").rglob("*.py"))
+
+
+def imported_rooms(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ftkit":
+            rest = (node.module or "").split(".")[1:]
+            names |= {rest[0]} if rest else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("ftkit.")}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_imports_go_down_only(path):
+    room = path.relative_to(ROOT / "ftkit").parts[0].removesuffix(".py")
+    if room in ("__init__", "__main__"):
+        return
+    allowed = ROOMS[room] | ({"checks"} if room == "checks" else set())
+    assert imported_rooms(ast.parse(path.read_text(encoding="utf-8"))) <= allowed
+
+
+def test_the_rooms_have_no_cycle():
+    done: set[str] = set()
+    while len(done) < len(ROOMS):
+        free = {room for room, below in ROOMS.items() if room not in done and below <= done}
+        assert free, f"a cycle among {set(ROOMS) - done}"
+        done |= free
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_functions_are_short(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            docstring = ast.get_docstring(node, clean=False)
+            lines = node.end_lineno - node.body[0].lineno + 1
+            lines -= docstring.count("\n") + 1 if docstring else 0
+            assert lines <= 30, f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_whatever_is_public_has_a_docstring(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    public += [m for n in public if isinstance(n, ast.ClassDef) for m in n.body]
+    for node in public:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+def test_no_room_is_a_hall():
+    for path in FILES:
+        if path.parent.name == "ftkit":
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 260, path
+
+
+def test_conda_takes_everything_from_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    python, pip, packages = environment["dependencies"]
+    assert python == "python" + project["requires-python"]
+    assert (pip, packages) == (
+        "pip",
+        {"pip": ["--constraint constraints.txt", "--editable .[test]"]},
+    )
+
+
+def test_every_dependency_is_pinned_within_its_range():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    for requirement in map(Requirement, wanted):
+        pin = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(pin, prereleases=True), requirement
+    assert pins["torch"] == "2.13.0"
+
+
+def test_the_readme_names_the_test_command_that_ci_runs():
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.search(r"^make test", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_readme_shows_the_recorded_study():
+    from tests.benchmarks.report import END, START, read_study, table
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.split(START)[1].split(END)[0].strip() == table(read_study())
