@@ -22,6 +22,7 @@ from ftkit.errors import FtkitError, closest
 CELL_TIMEOUT_SECONDS = 300
 QUIET = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}  # bars leave residue
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^\s$](?:[^$\n]*[^\s$\\])?)\$(?!\w)", re.DOTALL)
+PLACE = re.compile(r"formula⟨(\d+)⟩")
 CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 
 
@@ -147,30 +148,34 @@ def _without_paths(text: str) -> str:
 
 def to_html(notebook: NotebookNode, title: str) -> str:
     """Return a page that needs no network: formulas as MathML, no scripts from elsewhere."""
+    formulas: list[str] = []
     page = nbformat.from_dict({**notebook, "cells": [NotebookNode(c) for c in notebook.cells]})
     for cell in page.cells:
         if cell.cell_type == "markdown":
-            cell.source = formulas_to_mathml(cell.source)
+            cell.source = take_formulas(cell.source, formulas)
     exporter = HTMLExporter(
         require_js_url="", jquery_url="", mathjax_url="", mermaid_js_url="", embed_images=True
     )
     html, _ = exporter.from_notebook_node(page, {"metadata": {"name": title}})
-    return html
+    return PLACE.sub(lambda match: formulas[int(match.group(1))], html)
 
 
-def formulas_to_mathml(markdown: str) -> str:
-    """Replace ``$…$`` and ``$$…$$`` outside code by MathML, which browsers draw themselves.
+def take_formulas(markdown: str, formulas: list[str]) -> str:
+    """Move each ``$…$`` and ``$$…$$`` outside code into the list, as MathML; leave its number.
+
+    The numbers survive the way from Markdown to HTML, which MathML does not.
 
     Examples
     --------
-    >>> formulas_to_mathml("`$x$` is code")
-    '`$x$` is code'
+    >>> formulas = []
+    >>> take_formulas("`$x$` is code, $y$ is not", formulas)
+    '`$x$` is code, formula⟨0⟩ is not'
     """
 
     def convert(match: re.Match[str]) -> str:
         block, inline = match.groups()
-        mathml = to_mathml(block or inline, display="block" if block else "inline")
-        return mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
+        formulas.append(to_mathml(block or inline, display="block" if block else "inline"))
+        return f"formula⟨{len(formulas) - 1}⟩"
 
     parts = CODE.split(markdown)
     return "".join(part if i % 2 else MATH.sub(convert, part) for i, part in enumerate(parts))

@@ -1,0 +1,143 @@
+"""Every check of notebook 03 passes its solution and names the misconception in wrong answers."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, one_hot
+
+from ftkit.checks import cross_entropy as checks
+
+
+def right_softmax(logits):
+    powers = (logits - logits.amax(dim=-1, keepdim=True)).exp()
+    return powers / powers.sum(dim=-1, keepdim=True)
+
+
+def powers_over(dim):
+    def answer(logits):
+        powers = (logits - logits.max()).exp()
+        return powers / (powers.sum() if dim is None else powers.sum(dim, keepdim=True))
+
+    return answer
+
+
+def overflows(logits):
+    return logits.exp() / logits.exp().sum(dim=-1, keepdim=True)
+
+
+def right_cross_entropy(logits, labels):
+    log_probabilities = logits - torch.logsumexp(logits, dim=-1, keepdim=True)
+    return -log_probabilities[torch.arange(len(labels)), labels].mean()
+
+
+def log_of_softmax(logits, labels):
+    return -right_softmax(logits)[torch.arange(len(labels)), labels].log().mean()
+
+
+def token_losses(logits, labels):
+    losses = logits.logsumexp(-1) - logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    return losses * (labels != -100)
+
+
+def right_token_loss(logits, labels):
+    return token_losses(logits, labels).sum() / (labels != -100).sum()
+
+
+def mean_of_means(logits, labels):
+    return (token_losses(logits, labels).sum(dim=1) / (labels != -100).sum(dim=1)).mean()
+
+
+def padding_learnt(logits, labels):
+    return cross_entropy(logits.flatten(0, 1), labels.clamp(min=0).flatten())
+
+
+def right_perplexity(mean_losses, counts):
+    return ((mean_losses * counts).sum() / counts.sum()).exp()
+
+
+def right_gradient(logits, labels):
+    counted = labels != -100
+    pull = right_softmax(logits) - one_hot(labels.clamp(min=0), logits.shape[-1])
+    return pull * counted[:, None] / counted.sum()
+
+
+def pull_of_all(logits, labels):
+    return right_softmax(logits) - one_hot(labels.clamp(min=0), logits.shape[-1])
+
+
+CASES = {
+    "softmax": (
+        right_softmax,
+        [
+            (powers_over(0), "you divide by a sum over the rows"),
+            (powers_over(None), "the sum of the whole batch"),
+            (powers_over(-1), "largest logit of the whole batch"),
+            (overflows, "overflow"),
+            (lambda logits: logits.log_softmax(-1), "log-probabilities"),
+            (lambda logits: logits / logits.sum(-1, keepdim=True), "e to each logit"),
+        ],
+    ),
+    "cross_entropy": (
+        right_cross_entropy,
+        [
+            (log_of_softmax, "Do not take the log of a softmax"),
+            (lambda z, y: right_cross_entropy(z, y) * len(y), "the sum over the rows"),
+            (lambda z, y: right_cross_entropy(z, y) / 0.6931472, "in bits"),
+            (lambda z, y: -right_cross_entropy(z, y), "a minus is missing"),
+            (lambda z, y: right_cross_entropy(z.softmax(-1), y), "applied twice"),
+            (lambda z, y: cross_entropy(z, y, reduction="none"), "the shape is"),
+        ],
+    ),
+    "token_loss": (
+        right_token_loss,
+        [
+            (padding_learnt, "the padding is learnt"),
+            (lambda z, y: token_losses(z, y).mean(), "divide by all positions"),
+            (mean_of_means, "the mean of the sentences' means"),
+            (lambda z, y: token_losses(z, y).sum(), "the sum over the tokens"),
+        ],
+    ),
+    "perplexity": (
+        right_perplexity,
+        [
+            (lambda losses, counts: losses.mean().exp(), "weigh each loss by its count"),
+            (lambda losses, counts: losses.exp().mean(), "without their counts"),
+            (lambda losses, counts: 2 ** right_perplexity(losses, counts).log(), "not 2"),
+            (lambda losses, counts: right_perplexity(losses, counts).log(), "is e to its power"),
+        ],
+    ),
+    "gradient": (
+        right_gradient,
+        [
+            (lambda z, y: -right_gradient(z, y), "the sign is turned"),
+            (lambda z, y: right_gradient(z, y) * (y != -100).sum(), "1/N is missing"),
+            (lambda z, y: right_softmax(z) / len(y), "p alone"),
+            (lambda z, y: pull_of_all(z, y) / (y != -100).sum(), "so its gradient is 0"),
+            (lambda z, y: right_gradient(z, y) * (y != -100).float().mean(), "count in N either"),
+        ],
+    ),
+}
+WRONG = [(name, *wrong) for name, (_, wrongs) in CASES.items() for wrong in wrongs]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_solution_is_right(name):
+    verdict = getattr(checks, name)(CASES[name][0])
+    assert verdict.status == "right", verdict
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_stub_is_not_answered(name):
+    assert getattr(checks, name)(lambda *a, **k: ...).status == "not answered yet"
+
+
+@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
+def test_wrong_answer_meets_its_hint(name, answer, hint):
+    verdict = getattr(checks, name)(answer)
+    assert verdict.status == "wrong"
+    assert hint in verdict.message
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_hints_differ(name):
+    wrongs = CASES[name][1]
+    assert len({getattr(checks, name)(answer).message for answer, _ in wrongs}) == len(wrongs) >= 2
