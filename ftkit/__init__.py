@@ -1,11 +1,12 @@
 """Fine-tune language models: load, encode, train, evaluate, compare."""
 
+from ftkit.checkpoints import load_saved, save_pretrained
 from ftkit.config import TrainingConfig
 from ftkit.data import load_splits, split_rows
 from ftkit.errors import FtkitError
 from ftkit.evaluation import Comparison, Report, compare, evaluate, predict
 from ftkit.leaks import LeakWarning, find_leaks, remove_leaks
-from ftkit.models import load_pretrained, load_saved, save_pretrained
+from ftkit.models import load_pretrained
 from ftkit.parameters import (
     add_lora,
     count_parameters,

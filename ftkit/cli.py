@@ -14,9 +14,9 @@ from datasets import DatasetDict, concatenate_datasets
 from scipy.special import softmax
 
 import ftkit
+from ftkit.checkpoints import check_output_dir
 from ftkit.config import OPTIMIZERS, SCHEDULES
 from ftkit.errors import FtkitError, closest
-from ftkit.models import check_output_dir
 
 CHOICES = {"optim": sorted(OPTIMIZERS), "lr_scheduler_type": sorted(SCHEDULES)}
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import psutil
@@ -20,7 +21,9 @@ from ftkit.data import bundled
 from ftkit.errors import FtkitError, closest
 
 CELL_TIMEOUT_SECONDS = 300
-QUIET = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}  # bars leave residue
+QUIET: dict[str, str] = dict.fromkeys(  # progress bars leave residue in a notebook
+    ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"), "1"
+)
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^\s$](?:[^$\n]*[^\s$\\])?)\$(?!\w)", re.DOTALL)
 PLACE = re.compile(r"formula⟨(\d+)⟩")
 CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
@@ -123,6 +126,7 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
         )
         if cell.cell_type == "code":
             cell.execution_count = None
+            cell.outputs = _merge_streams(cell.outputs)
             for output in cell.outputs:
                 output.pop("execution_count", None)
                 output.get("metadata", {}).clear()
@@ -139,6 +143,18 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Join neighbouring pieces of one stream: where a print is cut is chance."""
+    merged: list[NotebookNode] = []
+    for output in outputs:
+        last = merged[-1] if merged else None
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
 def _without_paths(text: str) -> str:
     """Shorten this machine's folders, which a library's warning may name, to dots."""
     for folder in (sys.prefix, str(Path(__file__).parent.parent)):
@@ -149,7 +165,7 @@ def _without_paths(text: str) -> str:
 def to_html(notebook: NotebookNode, title: str) -> str:
     """Return a page that needs no network: formulas as MathML, no scripts from elsewhere."""
     formulas: list[str] = []
-    page = nbformat.from_dict({**notebook, "cells": [NotebookNode(c) for c in notebook.cells]})
+    page: Any = nbformat.from_dict({**notebook, "cells": [NotebookNode(c) for c in notebook.cells]})
     for cell in page.cells:
         if cell.cell_type == "markdown":
             cell.source = take_formulas(cell.source, formulas)

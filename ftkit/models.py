@@ -1,9 +1,6 @@
-"""Load and save checkpoints: bundled, local or from the hub; safetensors only, hash checked."""
+"""Load a pretrained model: bundled, local or from the hub; safetensors only, hash checked."""
 
 import hashlib
-import json
-import os
-import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,7 @@ from transformers.utils import logging
 from ftkit import hub
 from ftkit.devices import attention_for, best_device
 from ftkit.errors import FtkitError, closest
-from ftkit.parameters import merge_lora
-from ftkit.tasks import SequenceClassification, task_from_dict
+from ftkit.tasks import SequenceClassification
 
 BUNDLED_MODELS = {
     # name: (package that carries it, hub id, sha256 of the published model.safetensors)
@@ -27,7 +23,6 @@ BUNDLED_MODELS = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
-TASK_FILE = "task.json"
 
 
 def load_pretrained(
@@ -193,87 +188,3 @@ def check_files(name: str, files: list[str]) -> None:
             f"Expected model.safetensors; the hub converts a repository on request."
         )
     raise FtkitError(f"{name}: holds no weights; expected model.safetensors.")
-
-
-def save_pretrained(
-    output_dir: str | Path,
-    model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    task: SequenceClassification,
-    *,
-    overwrite: bool = False,
-    record: dict[str, Any] | None = None,
-) -> Path:
-    """Save model, tokenizer and task so that plain transformers, and `load_saved`, load them.
-
-    LoRA is merged first. The folder appears whole or not at all.
-
-    Parameters
-    ----------
-    output_dir : str or Path
-    model, tokenizer, task
-        What `load_pretrained` gave, after training.
-    overwrite : bool
-        Replace what an earlier call wrote.
-    record : dict, optional
-        How the model was trained; stands beside it as ``training.json``.
-
-    Raises
-    ------
-    FtkitError
-        The folder exists and `overwrite` is False.
-    """
-    target = Path(output_dir)
-    check_output_dir(target, overwrite=overwrite)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        merge_lora(model).save_pretrained(beside)  # type: ignore[operator]
-        tokenizer.save_pretrained(beside)
-        for name, values in ((TASK_FILE, task.to_dict()), ("training.json", record)):
-            if values is not None:
-                text = json.dumps(values, ensure_ascii=False, indent=2)
-                (beside / name).write_text(text + "\n", encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        beside.rename(target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return target
-
-
-def check_output_dir(output_dir: Path, *, overwrite: bool) -> None:
-    """Raise `FtkitError` where saving would destroy something."""
-    if output_dir.exists() and not overwrite:
-        raise FtkitError(f"{output_dir} exists. Choose another output, or say --overwrite.")
-    if not output_dir.exists() or (output_dir / TASK_FILE).is_file():
-        return
-    if output_dir.is_file() or any(output_dir.iterdir()):
-        raise FtkitError(
-            f"{output_dir} was not written by ftkit (it holds no {TASK_FILE}), so it is not "
-            f"overwritten. Choose another output."
-        )
-
-
-def load_saved(
-    folder: str | Path,
-) -> tuple[SequenceClassification, PreTrainedTokenizerBase, PreTrainedModel]:
-    """Load what `save_pretrained` wrote: task, tokenizer and model.
-
-    Raises
-    ------
-    FtkitError
-        The folder is missing, or holds no task, weights or config.
-    """
-    path = Path(folder)
-    if not path.is_dir():
-        raise FtkitError(f"{path}: no such folder. Expected one that `ftkit train` wrote.")
-    if not (path / TASK_FILE).is_file():
-        raise FtkitError(
-            f"{path}: holds no {TASK_FILE}. Expected a folder that `ftkit train` wrote."
-        )
-    try:
-        task = task_from_dict(json.loads((path / TASK_FILE).read_text(encoding="utf-8")))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise FtkitError(f"{path / TASK_FILE}: not a task: {error}") from error
-    return task, *load_pretrained(path, task)

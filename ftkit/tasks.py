@@ -84,7 +84,7 @@ class SequenceClassification:
             raise FtkitError('split "train": has no rows; expected at least one.')
         text_columns = guess_text_columns(train, text_columns)
         label_column = guess_label_column(train, label_column)
-        labels = label_names(train, label_column)
+        labels: Sequence[str] = label_names(train, label_column)
         if not labels:
             raise FtkitError(f'Column "{label_column}" of the training set holds no label at all.')
         if len(labels) < 2:
@@ -92,7 +92,7 @@ class SequenceClassification:
                 f'{row_name("train", train, 0)}: "{label_column}" is "{labels[0]}" in this and '
                 f"every other row of the training set; expected at least two classes."
             )
-        return cls(tuple(text_columns), labels, label_column)
+        return cls(tuple(text_columns), tuple(labels), label_column)
 
     @property
     def positive_label(self) -> str:

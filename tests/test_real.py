@@ -45,4 +45,6 @@ def test_the_leak_of_a_famous_benchmark_is_found():
     leaks = ftkit.find_leaks(splits, [column])
     assert len(leaks["train", "validation"]) == pytest.approx(338, abs=4)
     assert len(leaks["train", "test"]) == pytest.approx(331, abs=4)
-    assert not any("test" in pair for pair in ftkit.find_leaks(ftkit.remove_leaks(splits, [column]), [column]))
+    assert not any(
+        "test" in pair for pair in ftkit.find_leaks(ftkit.remove_leaks(splits, [column]), [column])
+    )

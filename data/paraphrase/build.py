@@ -2,8 +2,8 @@
 
 Run it to rewrite the three files.
 
-Each group gives two paraphrases and two others, and every second group a fifth pair. Groups are split
-before pairs are drawn, so that no sentence stands in two splits.
+Each group gives two paraphrases and two others, and every second group a fifth pair. Groups are
+split before pairs are drawn, so that no sentence stands in two splits.
 """
 
 import csv

@@ -41,7 +41,9 @@ def with_trainer(folder: Path, seed: int) -> dict[str, float]:
     encoded = task.encode(splits, tokenizer)
 
     def accuracy(prediction: object) -> dict[str, float]:
-        return {"accuracy": float(np.mean(prediction.predictions.argmax(-1) == prediction.label_ids))}
+        return {
+            "accuracy": float(np.mean(prediction.predictions.argmax(-1) == prediction.label_ids))
+        }
 
     with tempfile.TemporaryDirectory() as output:
         arguments = TrainingArguments(
@@ -83,7 +85,9 @@ def main() -> None:
         for name, run in rivals.items():
             metrics = run(args.folder, seed)
             scores[name].append((metrics["accuracy"], metrics["f1"]))
-            print(f"seed {seed}  {name:<8} accuracy {metrics['accuracy']:.4f}  F1 {metrics['f1']:.4f}")
+            print(
+                f"seed {seed}  {name:<8} accuracy {metrics['accuracy']:.4f}  F1 {metrics['f1']:.4f}"
+            )
     for name, pairs in scores.items():
         accuracy, f1 = np.mean(pairs, axis=0)
         print(f"mean    {name:<8} accuracy {accuracy:.4f}  F1 {f1:.4f}")
