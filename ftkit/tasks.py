@@ -89,8 +89,8 @@ class SequenceClassification:
             raise FtkitError(f'Column "{label_column}" of the training set holds no label at all.')
         if len(labels) < 2:
             raise FtkitError(
-                f'{row_name("train", train, 0)}: "{label_column}" is "{labels[0]}" in this and '
-                f"every other row of the training set; expected at least two classes."
+                f'{row_name("train", train, 0)}: "{label_column}" is "{next(iter(labels))}" in '
+                f"this and every other row of the training set; expected at least two classes."
             )
         return cls(tuple(text_columns), tuple(labels), label_column)
 

@@ -55,7 +55,8 @@ def optimizer_steps(answer: Function) -> None:
         hints = {
             "the last rows of an epoch are dropped: fewer rows than a group are an update "
             "too.": full * epochs,
-            "you count micro-batches: one update collects several.": math.ceil(rows / size) * epochs,
+            "you count micro-batches: one update collects several.": math.ceil(rows / size)
+            * epochs,
             "a group never reaches into the next epoch: round up within one epoch, then multiply "
             "by the epochs.": math.ceil(rows * epochs / size / parts),
             "this is one epoch: multiply by their number.": full + 1,
@@ -64,7 +65,9 @@ def optimizer_steps(answer: Function) -> None:
         expect(steps == int(steps), "not a whole number: round up within an epoch.")
         for hint, mistake in hints.items():
             expect(not math.isclose(steps, mistake), hint)
-        expect(steps == (full + 1) * epochs, "rows of a group, groups of an epoch, epochs: not yet.")
+        expect(
+            steps == (full + 1) * epochs, "rows of a group, groups of an epoch, epochs: not yet."
+        )
         expect(
             answer(size * parts * full, size, parts, epochs) == full * epochs,
             "where the rows divide evenly there is no extra update: use math.ceil, not // 1 + 1.",
@@ -91,7 +94,9 @@ def learning_rate(answer: Function) -> None:
             not _close(rates[:1], [peak / warmup]),
             "steps count from 0: the first update has rate 0, as in transformers.",
         )
-        expect(_close(rates[:warmup], expected[:warmup]), "the warm-up is peak * step / warmup_steps.")
+        expect(
+            _close(rates[:warmup], expected[:warmup]), "the warm-up is peak * step / warmup_steps."
+        )
         expect(
             not _close(rates[warmup:], [peak * (1 - s / total) for s in range(warmup, total)]),
             "the rate jumps when the warm-up ends: count the way down from there, "
@@ -100,7 +105,9 @@ def learning_rate(answer: Function) -> None:
         expect(_close(rates, expected), "after the warm-up, a straight line from the peak to 0.")
     expect(_works_without_warmup(answer), "warmup_steps=0 must give the peak at step 0.")
     shares = [answer(step, 50, 0.1, 1.0) for step in (0, 2, 5, 50)]
-    expect(_close(shares, [0, 0.4, 1, 0]), "warmup_steps below 1 is a share of all steps: 0.1 of 50.")
+    expect(
+        _close(shares, [0, 0.4, 1, 0]), "warmup_steps below 1 is a share of all steps: 0.1 of 50."
+    )
 
 
 def _close(values: list[float], expected: list[float]) -> bool:

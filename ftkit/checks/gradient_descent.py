@@ -21,7 +21,9 @@ def gradient_step(answer: Callable[..., torch.Tensor]) -> None:
         result = torch.as_tensor(answer(theta.clone(), gradient.clone(), rate))
         expect(result.shape == theta.shape, "There is one new value for each parameter.")
         expect(not _near(result, theta + step), "With a plus you walk uphill: the loss grows.")
-        expect(not _near(result, theta - gradient), "Where is the learning rate? It scales the step.")
+        expect(
+            not _near(result, theta - gradient), "Where is the learning rate? It scales the step."
+        )
         expect(not _near(result, -step), "That is the step alone. Return the θ that it leads to.")
         expect(_near(result, theta - step), "θ becomes θ minus learning rate times gradient.")
 

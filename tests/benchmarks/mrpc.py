@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import DataCollatorWithPadding, EvalPrediction, Trainer, TrainingArguments
 
 import ftkit
 from ftkit.cli import main as run_ftkit
@@ -40,7 +40,7 @@ def with_trainer(folder: Path, seed: int) -> dict[str, float]:
     tokenizer, model = ftkit.load_pretrained("minilm", task, seed=seed)
     encoded = task.encode(splits, tokenizer)
 
-    def accuracy(prediction: object) -> dict[str, float]:
+    def accuracy(prediction: EvalPrediction) -> dict[str, float]:
         return {
             "accuracy": float(np.mean(prediction.predictions.argmax(-1) == prediction.label_ids))
         }
