@@ -1,5 +1,6 @@
 """Save a trained model whole or not at all, with the task it learned, and load it again."""
 
+import copy
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ def save_pretrained(
 ) -> Path:
     """Save model, tokenizer and task so that plain transformers, and `load_saved`, load them.
 
-    LoRA is merged first. The folder appears whole or not at all.
+    LoRA is merged in a copy; `model` stays as it is. The folder appears whole or not at all.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def save_pretrained(
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        merge_lora(model).save_pretrained(beside)  # type: ignore[operator]
+        merge_lora(copy.deepcopy(model)).save_pretrained(beside)  # type: ignore[operator]
         tokenizer.save_pretrained(beside)
         for name, values in ((TASK_FILE, task.to_dict()), ("training.json", record)):
             if values is not None:

@@ -114,7 +114,7 @@ def intervals(
         low, high = mean_interval(values)
         ax.plot(values, np.full(len(values), y) + 0.22, "|", color=colour, ms=6, alpha=0.7)
         ax.plot([low, high], [y, y], color=colour, lw=3, solid_capstyle="butt")
-        ax.plot(np.mean(values), y, marker, color=colour, ms=8, mec="white")
+        ax.plot(np.mean(values), y, marker, color=colour, ms=6, mec="white")
     ax.set_yticks(range(len(rows)), list(rows))
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)

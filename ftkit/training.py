@@ -125,6 +125,10 @@ class TrainingRun:
         rate = self.optimizer.param_groups[0]["lr"]
         return Step(self.step, self.step / self.steps_per_epoch, loss, float(grad_norm), rate)
 
+    def parameters(self) -> list[nn.Parameter]:
+        """Return all parameters that train at some time of the run, thawed later ones included."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
     def rows_of_step(self, step: int) -> list[int]:
         """Return the indices of the rows that a step (counted from 0) trains on."""
         epoch, position = divmod(step, self.steps_per_epoch)
@@ -232,7 +236,8 @@ def train(
     """
     from ftkit.evaluation import evaluate
 
-    run, history, best = TrainingRun(model, encoded["train"], config), History(), None
+    run, history = TrainingRun(model, encoded["train"], config), History()
+    best: list[tuple[nn.Parameter, torch.Tensor]] = []
     for step in tqdm(run, total=run.total_steps, desc="training", unit="step"):
         history.steps.append(step)
         if step.step % run.steps_per_epoch or "validation" not in encoded:
@@ -242,7 +247,8 @@ def train(
         scores = [metrics[task.best_metric] for metrics in history.evaluations]
         if scores.index(max(scores)) == len(scores) - 1:
             history.best_epoch = len(scores)
-            best = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    if best is not None:
-        model.load_state_dict({**model.state_dict(), **best})
+            best = [(p, p.detach().clone()) for p in run.parameters()]
+    with torch.no_grad():
+        for parameter, kept in best:
+            parameter.copy_(kept)
     return history

@@ -43,6 +43,7 @@ def test_lora_is_saved_merged(model, tokenizer, task, encoded, tmp_path):
     before = ftkit.predict(adapted, encoded["test"], bf16=False)
     folder = ftkit.save_pretrained(tmp_path / "saved", adapted, tokenizer, task)
     plain = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert (ftkit.predict(adapted, encoded["test"], bf16=False) == before).all()
     after = ftkit.predict(plain, encoded["test"], bf16=False)
     assert abs(after - before).max() < 1e-5
 

@@ -58,7 +58,7 @@ def test_intervals_use_the_axes_given():
     _, ax = plt.subplots()
     assert plots.intervals({"full": [0.8, 0.9], "mine": [0.5, 0.7]}, ax) is ax
     assert [label.get_text() for label in ax.get_yticklabels()] == ["full", "mine"]
-    means = [line.get_xdata()[0] for line in ax.lines if line.get_markersize() == 8]
+    means = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
     assert means == pytest.approx([0.85, 0.6])
 
 

@@ -179,6 +179,18 @@ def test_gradual_unfreezing(model, encoded):
     assert moved(halfway, after) == {"c", "b", "1"}  # classifier, bert.pooler, layer 1
 
 
+def test_the_best_epoch_is_kept_whole_when_more_thaws_later(model, encoded, task):
+    options = config(unfreeze=((0.0, "head"), (0.5, "full")), learning_rate=0.5, optim="sgd")
+    before = weights(model)
+    history = ftkit.train(model, encoded, task, options)
+    kept = ftkit.evaluate(model, encoded["validation"], task, n_resamples=0, bf16=False)
+    best = history.evaluations[history.best_epoch - 1]
+    assert float(kept.losses.mean()) == pytest.approx(best["loss"])
+    assert history.best_epoch == 1
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert torch.equal(before[name], weights(model)[name])
+
+
 def test_training_keeps_the_best_epoch(model, encoded, task):
     history = ftkit.train(model, encoded, task, config(num_train_epochs=5))
     assert len(history.evaluations) == 5

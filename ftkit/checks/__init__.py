@@ -116,11 +116,14 @@ def quiz(number: str) -> Quiz:
 
 
 def _question_html(number: int, question: dict[str, Any]) -> str:
-    options = "".join(f"<li>{html.escape(option)}</li>" for option in question["options"])
-    letter = "abcdefgh"[question["answer"]]
+    letters = "abcdefgh"
+    options = "".join(
+        f"<br>{letter}) {html.escape(option)}"
+        for letter, option in zip(letters, question["options"], strict=False)
+    )
     return (
-        f"<p><b>{number}. {html.escape(question['question'])}</b></p>"
-        f'<ol type="a">{options}</ol>'
-        f"<details><summary>Answer</summary><b>{letter}</b>: {html.escape(question['why'])}"
+        f"<p><b>{number}. {html.escape(question['question'])}</b>{options}</p>"
+        f"<details><summary>Answer</summary><b>{letters[question['answer']]}</b>: "
+        f"{html.escape(question['why'])}"
         f"</details>"
     )

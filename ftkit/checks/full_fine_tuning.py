@@ -104,10 +104,11 @@ def learning_rate(answer: Function) -> None:
         )
         expect(_close(rates, expected), "after the warm-up, a straight line from the peak to 0.")
     expect(_works_without_warmup(answer), "warmup_steps=0 must give the peak at step 0.")
-    shares = [answer(step, 50, 0.1, 1.0) for step in (0, 2, 5, 50)]
-    expect(
-        _close(shares, [0, 0.4, 1, 0]), "warmup_steps below 1 is a share of all steps: 0.1 of 50."
-    )
+    expect(_takes_a_share(answer), "warmup_steps below 1 is a share of all steps: 0.1 of 50.")
+
+
+def _takes_a_share(answer: Function) -> bool:
+    return _close([answer(step, 50, 0.1, 1.0) for step in (0, 2, 5, 50)], [0, 0.4, 1, 0])
 
 
 def _close(values: list[float], expected: list[float]) -> bool:
