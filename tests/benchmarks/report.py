@@ -25,7 +25,10 @@ def read_study() -> dict[str, Any]:
 
 def table(study: dict[str, Any]) -> str:
     """Return the study as a Markdown table: means over seeds, with their 95 % intervals."""
+    seeds = [run["seed"] for run in next(iter(study["methods"].values()))["runs"]]
     lines = [
+        f"Means over {len(seeds)} seeds, with intervals by bootstrap over the runs.",
+        "",
         "| method | test accuracy | 95 % interval | F1 | parameters | CPU seconds | MiB |",
         "|---|---|---|---|---|---|---|",
     ]
