@@ -24,6 +24,7 @@ lint: $(READY)
 
 results: $(READY)
 	$(BIN)/python -m tests.benchmarks.tuning_methods
+	$(BIN)/python -m tests.benchmarks.transfer
 	$(BIN)/python -m tests.benchmarks.report
 	$(BIN)/ftkit course --update
 

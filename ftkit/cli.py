@@ -5,6 +5,7 @@ import dataclasses
 import json
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,11 +118,25 @@ def run_train(args: argparse.Namespace) -> int:
         args.output, model, tokenizer, task, overwrite=args.overwrite, record=record
     )
     if history.best_epoch:
-        best = history.evaluations[history.best_epoch - 1]
-        score = best[task.best_metric]
-        print(f"validation {task.best_metric} {score:.3f} after epoch {history.best_epoch}")
+        _print_verdict(history, task, encoded["validation"]["labels"])
     print(f"saved in {args.output}")
     return 0
+
+
+def _print_verdict(history: ftkit.History, task: Any, labels: Sequence[int]) -> None:
+    """Print the best score on validation beside that of one answer for all rows."""
+    score = history.evaluations[history.best_epoch - 1]["accuracy"]
+    ((commonest, count),) = Counter(labels).most_common(1)
+    share = count / len(labels)
+    print(
+        f"validation accuracy {score:.3f} after epoch {history.best_epoch}; "
+        f'always saying "{task.labels[commonest]}" scores {share:.3f}'
+    )
+    if score <= share < 1:
+        _show_warning(
+            f"{len(history.steps)} updates have taught the model nothing yet. Few rows want more "
+            f"epochs and a higher rate, such as --num-train-epochs 10 --learning-rate 2e-4."
+        )
 
 
 def _tune(model: Any, tune: list[str]) -> Any:

@@ -27,6 +27,7 @@ CELL_TIMEOUT_SECONDS = 300
 QUIET: dict[str, str] = dict.fromkeys(  # progress bars leave residue in a notebook
     ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"), "1"
 )
+WIDGET = "application/vnd.jupyter.widget-view+json"
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^\s$](?:[^$\n]*[^\s$\\])?)\$(?!\w)", re.DOTALL)
 PLACE = re.compile(r"formula⟨(\d+)⟩")
 CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
@@ -89,10 +90,11 @@ def run_course(paths: list[Path], output_dir: Path, *, update: bool = False) -> 
         start = time.perf_counter()
         peak, error = _execute(notebook, path.parent)
         seconds = time.perf_counter() - start
+        notebook = tidy(notebook)
         html = to_html(notebook, path.stem)
         (output_dir / f"{path.stem}.html").write_text(html, encoding="utf-8")
         if update and error is None:
-            path.write_text(nbformat.writes(tidy(notebook)) + "\n", encoding="utf-8")
+            path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         yield Run(path.stem, seconds, peak, error)
 
 
@@ -121,7 +123,7 @@ def _peak_mib(pid: int) -> float:
 
 
 def tidy(notebook: NotebookNode) -> NotebookNode:
-    """Drop what changes from run to run and tells nothing: timings, paths, kernel metadata."""
+    """Drop what changes from run to run and tells nothing: progress bars, paths, metadata."""
     runs = 0
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:03d}"
@@ -131,7 +133,7 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code":
             runs += 1
             cell.execution_count = runs  # nbval takes outputs without a count for left-overs
-            cell.outputs = _merge_streams(cell.outputs)
+            cell.outputs = _merge_streams([o for o in cell.outputs if not _is_progress_bar(o)])
             for output in cell.outputs:
                 output.get("metadata", {}).clear()
                 if "image/png" in output.get("data", {}):
@@ -147,6 +149,12 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
         }
     )
     return notebook
+
+
+def _is_progress_bar(output: NotebookNode) -> bool:
+    """Say whether this is tqdm's bar for notebooks, which takes no notice of TQDM_DISABLE."""
+    data = output.get("data", {})
+    return WIDGET in data and "%|" in data.get("text/plain", "")
 
 
 def _smaller_png(data: str) -> str:

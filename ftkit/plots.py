@@ -21,6 +21,7 @@ METHOD_STYLE = {
     "top-2": ("#009E73", "^"),
     "bias": ("#E69F00", "v"),
     "head": ("#56B4E9", "P"),
+    "frozen": ("#8B4513", "h"),
     "random weights": ("#000000", "X"),
     "tf-idf": ("#7F7F7F", "*"),
 }
@@ -114,9 +115,9 @@ def intervals(
         low, high = mean_interval(values)
         ax.plot(values, np.full(len(values), y) + 0.22, "|", color=colour, ms=6, alpha=0.7)
         ax.plot([low, high], [y, y], color=colour, lw=3, solid_capstyle="butt")
-        ax.plot(np.mean(values), y, marker, color=colour, ms=6, mec="white")
+        ax.plot(np.mean(values), y, marker, color=colour, ms=8, mec="white", mew=0.5)
     ax.set_yticks(range(len(rows)), list(rows))
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows) - 0.4, -0.6)  # the first at the top
     ax.set_xlabel(xlabel)
     return ax
 

@@ -56,6 +56,13 @@ def test_train_evaluate_predict(run, train, folder, tmp_path):
     assert set(labels) <= {"bad", "good"}
 
 
+def test_a_model_that_learnt_nothing_is_told(run, train, folder):
+    status, out, err = run(*train, "--learning-rate", "1e-12")
+    assert status == 0
+    assert out.splitlines()[-2].endswith('; always saying "good" scores 0.500')
+    assert err.startswith("ftkit: warning: 4 updates have taught the model nothing yet.")
+
+
 def test_all_rows_of_a_single_file_can_be_scored(run, train, tmp_path):
     run(*train)
     rows = [{"text": f"the soup was fine {i}", "label": "good"} for i in range(5)]

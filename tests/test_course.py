@@ -7,6 +7,8 @@ import ftkit
 from ftkit import course
 from ftkit.cli import main
 
+BAR = "from tqdm.notebook import tqdm; print(sum(tqdm(range(3))))"
+
 
 @pytest.fixture
 def notebooks(tmp_path, monkeypatch):
@@ -14,7 +16,12 @@ def notebooks(tmp_path, monkeypatch):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     cells = {
-        "00_fine": ["# Fine, $x^2$ and `$y$`", "print(6 * 7)", "import sys; print(sys.prefix)"],
+        "00_fine": [
+            "# Fine, $x^2$ and `$y$`",
+            "print(6 * 7)",
+            "import sys; print(sys.prefix)",
+            BAR,
+        ],
         "01_fails": ["# Fails", "1 / 0"],
     }
     for name, (text, *code) in cells.items():
@@ -49,8 +56,9 @@ def test_updating_writes_tidy_outputs(notebooks, tmp_path):
     assert main(["course", "00", "--update", "--output", str(tmp_path)]) == 0
     cells = nbformat.read(notebooks / "00_fine.ipynb", as_version=4).cells
     assert cells[1].outputs[0].text == "42\n"
-    assert [cell.execution_count for cell in cells[1:]] == [1, 2]
+    assert [cell.execution_count for cell in cells[1:]] == [1, 2, 3]
     assert cells[2].outputs[0].text == "…\n"
+    assert [output.text for output in cells[3].outputs] == ["3\n"]
 
 
 def test_unknown_notebooks_get_the_closest_name(notebooks):

@@ -54,6 +54,7 @@ def with_trainer(folder: Path, seed: int) -> dict[str, float]:
             save_strategy="epoch",
             load_best_model_at_end=True,
             metric_for_best_model="accuracy",
+            use_cpu=best_device().type == "cpu",
             bf16=supports_bf16(best_device()),
             seed=seed,
             report_to="none",
@@ -77,11 +78,11 @@ def main() -> None:
     """Alternate both over the seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     rivals = {"ftkit": with_ftkit, "Trainer": with_trainer}
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         for name, run in rivals.items():
             metrics = run(args.folder, seed)
             scores[name].append((metrics["accuracy"], metrics["f1"]))

@@ -102,7 +102,7 @@ def about(threads: int) -> dict[str, Any]:
         "device": device.type,
         "precision": "bfloat16" if supports_bf16(device) else "float32",
         "threads": threads,
-        "seconds": "CPU seconds of the training alone, all threads together",
+        "seconds": "CPU seconds of training and validation, all threads together",
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "versions": {
