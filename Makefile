@@ -15,7 +15,7 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 lab: $(READY)
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(OPTIONS) notebooks/00_start_here.ipynb
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
