@@ -134,8 +134,9 @@ def _print_verdict(history: ftkit.History, task: Any, labels: Sequence[int]) -> 
     )
     if score <= share < 1:
         _show_warning(
-            f"{len(history.steps)} updates have taught the model nothing yet. Few rows want more "
-            f"epochs and a higher rate, such as --num-train-epochs 10 --learning-rate 2e-4."
+            f"{len(history.steps)} updates taught nothing that {len(labels)} validation rows show. "
+            f"Few rows want more epochs and a higher rate, such as --num-train-epochs 10 "
+            f"--learning-rate 2e-4, and some 100 validation rows to choose the epoch by."
         )
 
 

@@ -60,7 +60,7 @@ def test_a_model_that_learnt_nothing_is_told(run, train, folder):
     status, out, err = run(*train, "--learning-rate", "1e-12")
     assert status == 0
     assert out.splitlines()[-2].endswith('; always saying "good" scores 0.500')
-    assert "ftkit: warning: 4 updates have taught the model nothing yet." in err
+    assert "ftkit: warning: 4 updates taught nothing that 12 validation rows show." in err
 
 
 def test_all_rows_of_a_single_file_can_be_scored(run, train, tmp_path):
