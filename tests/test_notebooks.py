@@ -71,6 +71,13 @@ def test_outputs_are_stored_and_clean(path):
         assert residue not in text
 
 
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path):
+    text = "\n".join(sources(read(path), "markdown"))
+    for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_no_helper_before_its_by_hand_cell(path):
     number = int(path.stem[:2])
