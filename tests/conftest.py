@@ -2,12 +2,15 @@
 
 import csv
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from string import ascii_lowercase
 
 import pytest
 import torch
 from datasets import DatasetDict
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -37,6 +40,13 @@ def write_csv(path: Path, rows: list[dict]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def message(call: Callable[..., object], *args: object, **options: object) -> str:
+    """Return what the error says that this call must end with."""
+    with pytest.raises(ftkit.FtkitError) as caught:
+        call(*args, **options)
+    return str(caught.value)
 
 
 @pytest.fixture
@@ -71,12 +81,13 @@ def task() -> ftkit.SequenceClassification:
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer for the sentences above, with BERT's special tokens."""
-    inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = sorted(set(" ".join([*sentences("good"), *sentences("bad")]).split()))
+    letters = [prefix + letter for prefix in ("", "##") for letter in ascii_lowercase]
+    vocabulary = {token: i for i, token in enumerate([*special, *letters, *words])}
+    inner = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
     inner.normalizer = normalizers.Lowercase()
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special)
-    inner.train_from_iterator([*sentences("good"), *sentences("bad")], trainer)
     inner.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -115,6 +126,12 @@ def checkpoint(
     BertForMaskedLM(tiny_config()).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    """A checkpoint of one's own, to damage."""
+    return shutil.copytree(checkpoint, tmp_path / "copy")
 
 
 @pytest.fixture

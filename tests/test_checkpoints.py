@@ -1,23 +1,11 @@
 """Saving whole or not at all, and loading again: with ftkit and with plain transformers."""
 
-import shutil
-
 import numpy as np
 import pytest
 from transformers import AutoModelForSequenceClassification
 
 import ftkit
-
-
-def message(call, *args, **options) -> str:
-    with pytest.raises(ftkit.FtkitError) as caught:
-        call(*args, **options)
-    return str(caught.value)
-
-
-@pytest.fixture
-def copy(checkpoint, tmp_path):
-    return shutil.copytree(checkpoint, tmp_path / "copy")
+from tests.conftest import message
 
 
 def test_saved_models_load_in_plain_transformers(model, tokenizer, task, encoded, tmp_path):

@@ -1,24 +1,12 @@
 """Loading what is safe, saving what loads again, and refusing the rest."""
 
 import json
-import shutil
 
-import pytest
 import torch
 
 import ftkit
 from ftkit.models import BUNDLED_MODELS, check_sha256, locate
-
-
-def message(call, *args, **options) -> str:
-    with pytest.raises(ftkit.FtkitError) as caught:
-        call(*args, **options)
-    return str(caught.value)
-
-
-@pytest.fixture
-def copy(checkpoint, tmp_path):
-    return shutil.copytree(checkpoint, tmp_path / "copy")
+from tests.conftest import message
 
 
 def test_the_bundled_model_is_the_published_one_and_its_head_is_seeded(task):

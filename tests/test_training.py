@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -33,12 +34,20 @@ def consume(run, steps=None):
     return run
 
 
-def test_equal_to_a_loop_written_by_hand(model, encoded):
+REFERENCES = {
+    "adamw_torch": partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0, fused=True),
+    "rmsprop": partial(torch.optim.RMSprop, lr=1e-3),
+    "sgd": partial(torch.optim.SGD, lr=1e-3),
+}
+
+
+@pytest.mark.parametrize("optim", REFERENCES)
+def test_equal_to_a_loop_written_by_hand(model, encoded, optim):
     """Dropout, clipping, warm-up and linear decay on; no line is shared with ftkit's loop."""
     by_hand = copy.deepcopy(model)
-    options = config(num_train_epochs=3, warmup_steps=4, max_grad_norm=0.5)
+    options = config(num_train_epochs=3, warmup_steps=4, max_grad_norm=0.5, optim=optim)
     run = ftkit.TrainingRun(model, encoded["train"], options)
-    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
+    optimizer = REFERENCES[optim](by_hand.parameters())
     lr_scheduler = get_linear_schedule_with_warmup(optimizer, 4, 21)
     losses = []
     for step in range(20):
@@ -146,10 +155,9 @@ def test_schedules(model, encoded, name):
     assert rates == pytest.approx([1e-3 * shape[name](t) for t in range(14)])
 
 
-@pytest.mark.parametrize("optim", ["adamw_torch", "rmsprop", "sgd"])
-def test_every_optimizer_learns(model, encoded, optim):
-    rate = {"sgd": 0.1, "rmsprop": 1e-3}.get(optim, 3e-3)
-    options = config(optim=optim, learning_rate=rate, num_train_epochs=20)
+@pytest.mark.parametrize("optim", ["adamw_torch", "rmsprop"])  # plain SGD needs far more steps
+def test_adaptive_optimizers_learn_within_twenty_epochs(model, encoded, optim):
+    options = config(optim=optim, learning_rate=1e-3, num_train_epochs=20)
     losses = [step.loss for step in ftkit.TrainingRun(model, encoded["train"], options)]
     assert sum(losses[-7:]) < 0.7 * sum(losses[:7])
 

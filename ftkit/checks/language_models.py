@@ -39,7 +39,7 @@ def bigram_probability(answer: Callable[[list[str], str, str, float], float]) ->
     cases: list[Case] = []
     for vocabulary, k in (("abc", 0.5), ("abcd", 1.0), ("abcdef", 0.1), ("abcde", 2.0)):
         tokens = [*vocabulary, *random.choices(vocabulary, k=random.randint(10, 40)), "a"]
-        first, second, size = "a", random.choice(vocabulary), len(vocabulary)
+        first, second, size = "a", random.choice(vocabulary[1:]), len(vocabulary)
         pairs, contexts = list(pairwise(tokens)), tokens[:-1]
         n_pair, n_first = pairs.count((first, second)), contexts.count(first)
         above, below = n_pair + k, n_first + k * size

@@ -128,7 +128,7 @@ CASES = {
             (lambda r, b, a, e: r // (b * a) * e, "dropped"),
             (lambda r, b, a, e: math.ceil(r / b) * e, "micro-batches"),
             (lambda r, b, a, e: math.ceil(r * e / (b * a)), "next epoch"),
-            (lambda r, b, a, e: math.ceil(r / (b * a)), "one epoch"),
+            (lambda r, b, a, e: math.ceil(r / (b * a)), "this is one epoch"),
             (lambda r, b, a, e: r / (b * a) * e, "whole number"),
             (lambda r, b, a, e: (r // (b * a) + 1) * e, "no extra update"),
         ],

@@ -121,7 +121,7 @@ CASES = {
             (lambda model: 3 * count(model, only_trainable=True), "not bytes"),
             (lambda model: 16 * count(model, only_trainable=True), "leave them out"),
             (lambda model: right_bytes(model) + 4 * count(model), "leave all of them out"),
-            (lambda model: 12 * count(model, only_trainable=True), "element_size"),
+            (lambda model: 12 * count(model, only_trainable=True), "bfloat16 takes 2"),
         ],
     ),
     "make_optimizer": (
