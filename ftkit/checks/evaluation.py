@@ -15,26 +15,31 @@ def f1_score(answer: Function) -> None:
     """Check the F1 of label 1: which label, which mean, and the case without a true positive."""
     rng = np.random.default_rng()
     for size in (40, 90, 200):
-        labels = (rng.random(size) < 0.3).astype(int)
-        predictions = np.where(rng.random(size) < 0.75, labels, 1)
-        predictions[:4], labels[:4] = (1, 0, 1, 1), (1, 1, 0, 0)  # hits, a miss, false alarms
-        precision, recall, right = _scores(predictions, labels, 1)
-        mistakes = {
-            "this is the plain mean of precision and recall. F1 is their harmonic mean, which "
-            "stays close to the lower one.": (precision + recall) / 2,
-            "this is the F1 of label 0. The positive label is 1.": _scores(predictions, labels, 0)[
-                2
-            ],
-            "this is the accuracy. F1 leaves the true negatives out.": (
-                predictions == labels
-            ).mean(),
-            "this is tp / (tp + fp + fn), the Jaccard index. In F1 the true positives count "
-            "twice.": right / (2 - right),
-        }
+        right, mistakes = 0.0, {"": 0.0}
+        while len({right, *mistakes.values()}) <= len(mistakes):  # until no two of them agree
+            labels = (rng.random(size) < 0.3).astype(int)
+            predictions = np.where(rng.random(size) < 0.75, labels, 1)
+            predictions[:4], labels[:4] = (1, 0, 1, 1), (1, 1, 0, 0)  # hits, a miss, false alarms
+            right, mistakes = _f1_and_mistakes(predictions, labels)
         otherwise = "not yet: count true positives, false positives and misses of label 1."
         _judge(answer(predictions.copy(), labels.copy()), right, mistakes, otherwise)
     nothing = _where_0_by_0(answer, np.zeros(8, int), rng.integers(0, 2, 8))
     expect(nothing == 0, "a model that never says 1 finds nothing: its F1 is 0.")
+
+
+def _f1_and_mistakes(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, dict[str, float]]:
+    precision, recall, right = _scores(predictions, labels, 1)
+    mistakes = {
+        "this is the plain mean of precision and recall. F1 is their harmonic mean, which stays "
+        "close to the lower one.": (precision + recall) / 2,
+        "this is the F1 of label 0. The positive label is 1.": _scores(predictions, labels, 0)[2],
+        "this is the accuracy. F1 leaves the true negatives out.": (predictions == labels).mean(),
+        "this is tp / (tp + fp + fn), the Jaccard index. In F1 the true positives count twice.": (
+            right / (2 - right)
+        ),
+    }
+    rounded = {hint: round(float(value), 9) for hint, value in mistakes.items()}
+    return round(float(right), 9), rounded
 
 
 @check("Draw rows with replacement, score each draw, take percentiles: it works for any score.")
