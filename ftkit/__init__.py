@@ -1,10 +1,11 @@
 """Fine-tune language models: load, encode, train, evaluate, compare."""
 
-from ftkit.checkpoints import load_saved, save_pretrained
+from ftkit.checkpoints import CheckpointWarning
 from ftkit.config import TrainingConfig
 from ftkit.data import load_splits, split_rows
-from ftkit.errors import FtkitError
+from ftkit.errors import FtkitError, StoppedError
 from ftkit.evaluation import Comparison, Report, compare, evaluate, predict
+from ftkit.history import History, train
 from ftkit.leaks import LeakWarning, find_leaks, remove_leaks
 from ftkit.models import load_pretrained
 from ftkit.parameters import (
@@ -14,11 +15,13 @@ from ftkit.parameters import (
     parameter_groups,
     set_trainable,
 )
+from ftkit.saving import load_saved, save_pretrained
 from ftkit.tasks import SequenceClassification
-from ftkit.training import History, Step, TrainingRun, train
+from ftkit.training import Step, TrainingRun
 
 __version__ = "0.1.0"
 __all__ = [
+    "CheckpointWarning",
     "Comparison",
     "FtkitError",
     "History",
@@ -26,6 +29,7 @@ __all__ = [
     "Report",
     "SequenceClassification",
     "Step",
+    "StoppedError",
     "TrainingConfig",
     "TrainingRun",
     "add_lora",

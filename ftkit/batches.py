@@ -4,12 +4,28 @@ from collections.abc import Sequence
 
 import pyarrow.compute
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
+
+from ftkit.errors import FtkitError
 
 BUCKET_BATCHES = 50  # sort by length within this many batches; the field's usual number
 PADDING = {"labels": -100}  # what the loss ignores; every other column is padded with 0
 MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels")
 Batch = dict[str, torch.Tensor]
+
+
+def check_encoded(dataset: Dataset | DatasetDict) -> None:
+    """Raise `FtkitError` unless this is one encoded split with rows to train on."""
+    if isinstance(dataset, DatasetDict):
+        raise FtkitError('A DatasetDict came; expected one split, such as encoded["train"].')
+    missing = [name for name in ("input_ids", "labels") if name not in dataset.column_names]
+    if missing:
+        raise FtkitError(
+            f"The data set has no column {' and no '.join(missing)}; its columns are "
+            f"{', '.join(dataset.column_names)}. Encode it first: task.encode(splits, tokenizer)."
+        )
+    if len(dataset) == 0:
+        raise FtkitError("The training split has no rows.")
 
 
 def row_lengths(dataset: Dataset) -> list[int]:
@@ -99,12 +115,12 @@ def _mix(seed: int, number: int) -> int:
     return (seed * 1_000_003 + number) % 2**32
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed that decides the dropout of one training step.
+def step_seed(seed: int, step: int, part: int = 0) -> int:
+    """Return the seed that decides the dropout of one micro-batch of a training step.
 
     Examples
     --------
     >>> step_seed(0, 7)
     7
     """
-    return _mix(seed, step)
+    return (_mix(seed, step) + part * 2_654_435_761) % 2**32

@@ -1,102 +1,141 @@
-"""Save a trained model whole or not at all, with the task it learned, and load it again."""
+"""Checkpoints of a run: complete on the disk or invisible, and the newest valid one is loaded."""
 
-import copy
+import hashlib
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from ftkit.errors import FtkitError
-from ftkit.models import load_pretrained
-from ftkit.parameters import merge_lora
-from ftkit.tasks import SequenceClassification, task_from_dict
 
-TASK_FILE = "task.json"
+FOLDER = "checkpoints"  # below a run's output
+MANIFEST = "manifest.json"
+STATE = "state.json"
+KEPT = 2  # the newest, and one to fall back on
+Tensors = dict[str, dict[str, torch.Tensor]]  # file name without ending → its tensors
 
 
-def save_pretrained(
-    output_dir: str | Path,
-    model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    task: SequenceClassification,
-    *,
-    overwrite: bool = False,
-    record: dict[str, Any] | None = None,
-) -> Path:
-    """Save model, tokenizer and task so that plain transformers, and `load_saved`, load them.
+class CheckpointWarning(UserWarning):
+    """A checkpoint is not used; the message says which and why."""
 
-    LoRA is merged in a copy; `model` stays as it is. The folder appears whole or not at all.
+
+@contextmanager
+def complete_or_invisible(target: Path) -> Iterator[Path]:
+    """Give a folder to fill, and make it `target` once all of it is on the disk.
+
+    A process that is killed on the way leaves `target` as it was.
+    """
+    beside, old = (target.with_name(f".{target.name}.{what}") for what in ("partial", "old"))
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        for path in [*beside.rglob("*"), beside]:
+            _flush(path)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+        beside.rename(target)
+        _flush(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk; Windows cannot open a folder."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_checkpoint(folder: Path, step: int, tensors: Tensors, state: dict[str, Any]) -> Path:
+    """Write ``step-…`` below a folder, and remove all but the newest two.
 
     Parameters
     ----------
-    output_dir : str or Path
-    model, tokenizer, task
-        What `load_pretrained` gave, after training.
-    overwrite : bool
-        Replace what an earlier call wrote.
-    record : dict, optional
-        How the model was trained; stands beside it as ``training.json``.
+    folder : Path
+        Made where it is missing.
+    step : int
+        Updates so far.
+    tensors : dict of dict of torch.Tensor
+        One safetensors file each.
+    state : dict
+        Anything JSON holds.
+
+    Returns
+    -------
+    Path
 
     Raises
     ------
     FtkitError
-        The folder exists and `overwrite` is False.
+        The disk is full or not writable; earlier checkpoints are untouched.
     """
-    target = Path(output_dir)
-    check_output_dir(target, overwrite=overwrite)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
+    target = folder / f"step-{step:08d}"
     try:
-        merge_lora(copy.deepcopy(model)).save_pretrained(beside)  # type: ignore[operator]
-        tokenizer.save_pretrained(beside)
-        for name, values in ((TASK_FILE, task.to_dict()), ("training.json", record)):
-            if values is not None:
-                text = json.dumps(values, ensure_ascii=False, indent=2)
-                (beside / name).write_text(text + "\n", encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        beside.rename(target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        with complete_or_invisible(target) as beside:
+            for name, group in tensors.items():
+                group = {key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}
+                save_file(group, beside / f"{name}.safetensors")
+            (beside / STATE).write_text(json.dumps(state), encoding="utf-8")
+            manifest = {path.name: _fingerprint(path) for path in sorted(beside.iterdir())}
+            (beside / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise FtkitError(
+            f"{target}: could not be written: {error}. Earlier checkpoints are as they were; make "
+            f"room, then go on with --resume."
+        ) from error
+    for path in sorted(folder.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(path)
     return target
 
 
-def check_output_dir(output_dir: Path, *, overwrite: bool) -> None:
-    """Raise `FtkitError` where saving would destroy something."""
-    if output_dir.exists() and not overwrite:
-        raise FtkitError(f"{output_dir} exists. Choose another output, or say --overwrite.")
-    if not output_dir.exists() or (output_dir / TASK_FILE).is_file():
-        return
-    if output_dir.is_file() or any(output_dir.iterdir()):
-        raise FtkitError(
-            f"{output_dir} was not written by ftkit (it holds no {TASK_FILE}), so it is not "
-            f"overwritten. Choose another output."
-        )
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": sha256}
 
 
-def load_saved(
-    folder: str | Path,
-) -> tuple[SequenceClassification, PreTrainedTokenizerBase, PreTrainedModel]:
-    """Load what `save_pretrained` wrote: task, tokenizer and model.
+def newest_checkpoint(folder: Path) -> tuple[Path, Tensors, dict[str, Any]] | None:
+    """Return the newest valid checkpoint below a folder: its path, tensors and state; else None.
 
-    Raises
-    ------
-    FtkitError
-        The folder is missing, or holds no task, weights or config.
+    Warns
+    -----
+    CheckpointWarning
+        For each newer one that is damaged: which, and why.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise FtkitError(f"{path}: no such folder. Expected one that `ftkit train` wrote.")
-    if not (path / TASK_FILE).is_file():
-        raise FtkitError(
-            f"{path}: holds no {TASK_FILE}. Expected a folder that `ftkit train` wrote."
-        )
-    try:
-        task = task_from_dict(json.loads((path / TASK_FILE).read_text(encoding="utf-8")))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise FtkitError(f"{path / TASK_FILE}: not a task: {error}") from error
-    return task, *load_pretrained(path, task)
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            return _read(path)
+        except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+            warnings.warn(f"{path} is skipped: {error}", CheckpointWarning, stacklevel=2)
+    return None
+
+
+def _read(path: Path) -> tuple[Path, Tensors, dict[str, Any]]:
+    if not (path / MANIFEST).is_file():
+        raise ValueError(f"{MANIFEST} is missing")
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    for name, expected in manifest.items():
+        if not (path / name).is_file():
+            raise ValueError(f"{name} is missing")
+        found = _fingerprint(path / name)
+        if found["bytes"] != expected["bytes"]:
+            raise ValueError(f"{name} has {found['bytes']} bytes; expected {expected['bytes']}")
+        if found != expected:
+            raise ValueError(f"{name} is damaged: its sha256 is not the one in {MANIFEST}")
+    tensors = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
+    return path, tensors, json.loads((path / STATE).read_text(encoding="utf-8"))

@@ -3,27 +3,29 @@
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import transformers
 from datasets import DatasetDict, concatenate_datasets
 from scipy.special import softmax
 
 import ftkit
-from ftkit.checkpoints import check_output_dir
 from ftkit.config import OPTIMIZERS, SCHEDULES
-from ftkit.errors import FtkitError, closest
+from ftkit.errors import FtkitError, StoppedError, closest
+from ftkit.train_command import run_train, show_warning
 
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: everything is saved, start me again with --resume
 CHOICES = {"optim": sorted(OPTIMIZERS), "lr_scheduler_type": sorted(SCHEDULES)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 where doctor or course found a fault, or 2 for bad input.
+    """Run one command and return its exit status.
+
+    0: done. 1: doctor or course found a fault. 2: bad input. 75: SIGTERM came, and the run is
+    saved. 130: Ctrl-C.
 
     Parameters
     ----------
@@ -33,8 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = show_warning
             return args.run(args)
+    except StoppedError as error:
+        print(f"ftkit {args.command}: {error}. Go on with --resume.", file=sys.stderr)
+        return 130 if error.signum == signal.SIGINT else STOPPED
     except FtkitError as error:
         print(f"ftkit {args.command}: {error}", file=sys.stderr)
         return 2
@@ -59,8 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_train)
-    data_help = "bundled name, file or folder of CSV/TSV/JSONL/Parquet, or hub id[:config]"
-    parser.add_argument("--data", required=True, metavar="SOURCE", help=data_help)
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="SOURCE",
+        help="bundled name, file or folder of CSV/TSV/JSONL/Parquet, or hub id[:config]",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--checkpoint", default="minilm", help="bundled name, folder or hub id")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
@@ -75,6 +84,14 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "(head and lora want a learning rate near 1e-3)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest valid checkpoint in the output"
+    )
+    _add_config(parser)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    """Add one option a field of TrainingConfig."""
     for option in dataclasses.fields(ftkit.TrainingConfig):
         if option.name == "unfreeze":
             continue
@@ -93,69 +110,6 @@ def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f'"{text}"; expected true or false')
     return text.lower() == "true"
-
-
-def run_train(args: argparse.Namespace) -> int:
-    """``ftkit train``: check everything first, then train, then save the whole folder at once."""
-    names = [o.name for o in dataclasses.fields(ftkit.TrainingConfig) if o.name != "unfreeze"]
-    config = ftkit.TrainingConfig(**{name: getattr(args, name) for name in names})
-    check_output_dir(args.output, overwrite=args.overwrite)
-    splits = ftkit.load_splits(args.data)
-    task = ftkit.SequenceClassification.infer(splits, args.text_columns, args.label_column)
-    task.check(splits)
-    tokenizer, model = ftkit.load_pretrained(
-        args.checkpoint, task, revision=args.revision, seed=config.seed
-    )
-    encoded = task.encode(splits, tokenizer)
-    model = _tune(model, args.tune)
-    trainable, total = ftkit.count_parameters(model)
-    sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
-    print(f"{sizes} rows; {', '.join(task.text_columns)} → {', '.join(task.labels)}")
-    print(f"{trainable:,} of {total:,} parameters train")
-    history = ftkit.train(model, encoded, task, config)
-    record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
-    ftkit.save_pretrained(
-        args.output, model, tokenizer, task, overwrite=args.overwrite, record=record
-    )
-    if history.best_epoch:
-        _print_verdict(history, task, encoded["validation"]["labels"])
-    print(f"saved in {args.output}")
-    return 0
-
-
-def _print_verdict(history: ftkit.History, task: Any, labels: Sequence[int]) -> None:
-    """Print the best score on validation beside that of one answer for all rows."""
-    score = history.evaluations[history.best_epoch - 1]["accuracy"]
-    ((commonest, count),) = Counter(labels).most_common(1)
-    share = count / len(labels)
-    print(
-        f"validation accuracy {score:.3f} after epoch {history.best_epoch}; "
-        f'always saying "{task.labels[commonest]}" scores {share:.3f}'
-    )
-    if score <= share < 1:
-        _show_warning(
-            f"{len(history.steps)} updates taught nothing that {len(labels)} validation rows show. "
-            f"Few rows want more epochs and a higher rate, such as --num-train-epochs 10 "
-            f"--learning-rate 2e-4, and some 100 validation rows to choose the epoch by."
-        )
-
-
-def _tune(model: Any, tune: list[str]) -> Any:
-    if tune == ["lora"]:
-        return ftkit.add_lora(model)
-    ftkit.set_trainable(model, tune[0] if len(tune) == 1 else tune)
-    return model
-
-
-def _record(args: argparse.Namespace, history: ftkit.History) -> dict[str, Any]:
-    return {
-        "checkpoint": args.checkpoint,
-        "data": args.data,
-        "versions": {"ftkit": ftkit.__version__, "transformers": transformers.__version__},
-        "best_epoch": history.best_epoch,
-        "evaluations": history.evaluations,
-        "losses": [step.loss for step in history.steps],
-    }
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -234,7 +188,3 @@ def run_course(args: argparse.Namespace) -> int:
         total, failed = total + run.seconds, failed + (run.error is not None)
     print(f"{len(paths)} notebooks in {total:.0f} s, {failed} failed; HTML in {args.output}")
     return 1 if failed else 0
-
-
-def _show_warning(message: Any, *_: Any) -> None:
-    print(f"ftkit: warning: {message}", file=sys.stderr)

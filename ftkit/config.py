@@ -51,6 +51,9 @@ class TrainingConfig:
         the updates are done, then the top two layers with it.
     bf16 : bool, optional
         Compute in bfloat16 where it is safe to; by default where the hardware does.
+    save_steps : int
+        Updates between two checkpoints, where `train` has a folder for them; 0 saves only when the
+        run is told to stop.
     seed : int
         Decides the order of the rows and the dropout.
 
@@ -73,6 +76,7 @@ class TrainingConfig:
     layer_decay: float = 1.0
     unfreeze: tuple[tuple[float, str], ...] = ()
     bf16: bool | None = None
+    save_steps: int = 0
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -91,7 +95,7 @@ class TrainingConfig:
                 problems.append(
                     f'{name} is "{getattr(self, name)}". {closest(getattr(self, name), known)}'
                 )
-        for name in ("warmup_steps", "weight_decay", "seed"):
+        for name in ("warmup_steps", "weight_decay", "save_steps", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 problems.append(f"{name} is {getattr(self, name)}; expected 0 or more.")
         raise_problems(problems)

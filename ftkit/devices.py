@@ -1,11 +1,15 @@
 """Choose where and how precisely to compute: the device, bfloat16, the faster attention."""
 
+import os
+
 import torch
 
 
 def best_device() -> torch.device:
-    """Return the CUDA device where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return this process's CUDA device where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # set by torchrun
+    return torch.device("cpu")
 
 
 def supports_bf16(device: torch.device) -> bool:
@@ -21,3 +25,9 @@ def attention_for(device: torch.device) -> str:
     Measured on two cores with AVX-512 bf16: see ``tests/benchmarks``.
     """
     return "sdpa" if device.type == "cuda" else "eager"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out; the CPU has no class of its own for it."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)

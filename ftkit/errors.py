@@ -16,6 +16,14 @@ class FtkitError(ValueError):
     """
 
 
+class StoppedError(FtkitError):
+    """A signal ended the run early, and everything is saved; ``signum`` says which signal."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
 def closest(word: str, options: Iterable[str]) -> str:
     """Return a sentence that names the option nearest to `word`, or all options where none is near.
 

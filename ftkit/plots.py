@@ -11,7 +11,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from ftkit.evaluation import Report
-from ftkit.training import History
+from ftkit.history import History
 
 # Okabe and Ito's colours; the same colour and marker for a method throughout the course.
 METHOD_STYLE = {

@@ -1,20 +1,40 @@
 """The training loop: a run that one loops over, and a plain function that does it all."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from torch import nn
-from tqdm.auto import tqdm
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ftkit.batches import Batch, collate, epoch_order, micro_batches, row_lengths, step_seed
-from ftkit.config import OPTIMIZERS, SCHEDULES, TrainingConfig
-from ftkit.devices import best_device, supports_bf16
+from ftkit import distributed
+from ftkit.batches import (
+    Batch,
+    check_encoded,
+    collate,
+    epoch_order,
+    micro_batches,
+    row_lengths,
+    step_seed,
+)
+from ftkit.checkpoints import Tensors
+from ftkit.config import TrainingConfig
+from ftkit.devices import best_device, is_out_of_memory, supports_bf16
 from ftkit.errors import FtkitError
-from ftkit.parameters import freeze_modules, parameter_groups, set_trainable
+from ftkit.optimization import make_optimizer, set_learning_rates
+from ftkit.parameters import freeze_modules, set_trainable
+from ftkit.signals import undivided
+from ftkit.state import (
+    check_identity,
+    identity,
+    load_optimizer_tensors,
+    moving_tensors,
+    optimizer_tensors,
+)
 
 
 @dataclass(frozen=True)
@@ -74,36 +94,18 @@ class TrainingRun:
         self, model: nn.Module, dataset: Dataset, config: TrainingConfig | None = None
     ) -> None:
         self.model, self.dataset, self.config = model, dataset, config or TrainingConfig()
-        _check_dataset(dataset)
+        check_encoded(dataset)
         self.device = best_device()
         self.model.to(self.device)
         self.bf16 = supports_bf16(self.device) if self.config.bf16 is None else self.config.bf16
         self.lengths = row_lengths(dataset)
         self.steps_per_epoch = math.ceil(len(dataset) / self.config.batch_size)
         self.total_steps = self.steps_per_epoch * self.config.num_train_epochs
-        self.optimizer = self._make_optimizer()
-        self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.optimizer = make_optimizer(model, self.config)
+        self.micro_batches = self.config.gradient_accumulation_steps
         self.step = 0
         self._order: tuple[int, list[list[int]]] = (-1, [])  # epoch, its batches
         self._tune: str | None = None  # the last preset that `unfreeze` asked for
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        names: set[str] = set()
-        for _, tune in self.config.unfreeze:
-            set_trainable(self.model, tune)
-            names |= {n for n, p in self.model.named_parameters() if p.requires_grad}
-        groups = parameter_groups(
-            self.model,
-            self.config.learning_rate,
-            head_learning_rate=self.config.head_learning_rate,
-            layer_decay=self.config.layer_decay,
-            weight_decay=self.config.weight_decay,
-            names=names or None,
-        )
-        if not groups:
-            raise FtkitError('No parameter is trainable. Call ftkit.set_trainable(model, "full").')
-        options = {"fused": True} if self.config.optim == "adamw_torch" else {}
-        return OPTIMIZERS[self.config.optim](groups, lr=self.config.learning_rate, **options)
 
     def __iter__(self) -> Iterator[Step]:
         return self
@@ -112,18 +114,17 @@ class TrainingRun:
         if self.step >= self.total_steps:
             raise StopIteration
         self._thaw()
-        self._set_learning_rates()
+        set_learning_rates(self.optimizer, self.config, self.step, self.total_steps)
         rows = self.rows_of_step(self.step)
-        batch = collate(self.dataset, rows, self.model.config.pad_token_id)  # type: ignore[union-attr]
-        self.optimizer.zero_grad()
-        loss = self._backward(batch)
-        if not math.isfinite(loss):
-            raise FtkitError(self._non_finite(loss, rows))
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        self.step += 1
+        loss = self._gradients(collate(self.dataset, rows, self.model.config.pad_token_id))  # type: ignore[union-attr]
+        norm = float(nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise FtkitError(self._non_finite(loss, norm, rows))
+        with undivided():  # Ctrl-C finds an update done, or not begun
+            self.optimizer.step()
+            self.step += 1
         rate = self.optimizer.param_groups[0]["lr"]
-        return Step(self.step, self.step / self.steps_per_epoch, loss, float(grad_norm), rate)
+        return Step(self.step, self.step / self.steps_per_epoch, loss, norm, rate)
 
     def parameters(self) -> list[nn.Parameter]:
         """Return all parameters that train at some time of the run, thawed later ones included."""
@@ -138,32 +139,48 @@ class TrainingRun:
             self._order = (epoch, order)
         return self._order[1][position]
 
+    def _gradients(self, batch: Batch) -> float:
+        """Return the loss and leave its gradient; out of memory, try again with smaller parts."""
+        while True:
+            try:
+                return self._backward(batch)
+            except (RuntimeError, MemoryError) as error:
+                rows = -(-len(batch["labels"]) // (self.micro_batches * distributed.world_size()))
+                if not is_out_of_memory(error) or rows == 1 or distributed.world_size() > 1:
+                    raise
+            self.micro_batches *= 2
+            warnings.warn(
+                f"Out of memory at step {self.step + 1}: {rows} rows at a time are too many. The "
+                f"step begins again, and all others too go on, with micro-batches of half the "
+                f"size: --gradient-accumulation-steps {self.micro_batches}.",
+                stacklevel=3,
+            )
+
     def _backward(self, batch: Batch) -> float:
         """Add up the gradients of all micro-batches, each weighed by its number of labels."""
+        self.optimizer.zero_grad()
         freeze_modules(self.model)
-        parts = micro_batches(batch, self.config.gradient_accumulation_steps)
-        counts = [int((part["labels"] != -100).sum()) for part in parts]
-        total = 0.0
+        rank, size = distributed.rank(), distributed.world_size()
+        parts = micro_batches(batch, self.micro_batches * size)
+        counts = [self._count_labels(part["labels"]) for part in parts]
+        total = torch.zeros(1, device=self.device)
         with torch.random.fork_rng():
-            torch.manual_seed(step_seed(self.config.seed, self.step))
-            for part, count in zip(parts, counts, strict=True):
-                part = {name: tensor.to(self.device) for name, tensor in part.items()}
+            for i in range(rank, len(parts), size):
+                torch.manual_seed(step_seed(self.config.seed, self.step, i))
+                part = {name: tensor.to(self.device) for name, tensor in parts[i].items()}
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                    loss = self.model(**part).loss * (count / sum(counts))
+                    loss = self.model(**part).loss * (counts[i] / sum(counts))
                 loss.backward()
-                total += loss.item()
-        return total
+                total += loss.detach()
+        distributed.sum_gradients([p for p in self.parameters() if p.requires_grad])
+        return distributed.sum_over_processes(total).item()
 
-    def _set_learning_rates(self) -> None:
-        warmup = self.config.warmup_steps
-        warmup = warmup * self.total_steps if warmup < 1 else warmup
-        if self.step < warmup:
-            factor = self.step / warmup
-        else:
-            progress = (self.step - warmup) / max(1, self.total_steps - warmup)
-            factor = SCHEDULES[self.config.lr_scheduler_type](progress)
-        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
-            group["lr"] = peak * factor
+    def _count_labels(self, labels: torch.Tensor) -> int:
+        """Count what the loss averages over; a causal model predicts no first token."""
+        model: Any = self.model
+        plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+        causal = type(plain).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        return int(((labels[:, 1:] if causal else labels) != -100).sum())
 
     def _thaw(self) -> None:
         due = [
@@ -173,82 +190,47 @@ class TrainingRun:
             self._tune = due[-1]
             set_trainable(self.model, self._tune)
 
-    def _non_finite(self, loss: float, rows: Sequence[int]) -> str:
+    def _non_finite(self, loss: float, norm: float, rows: Sequence[int]) -> str:
+        what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's length is {norm}"
         named = rows
         if "row" in self.dataset.column_names:
             named = self.dataset.select_columns("row")[list(rows)]["row"]
         shown = ", ".join(map(str, named[:4])) + (", …" if len(named) > 4 else "")
         return (
-            f"The loss is {loss} at step {self.step + 1} (rows: {shown}); nothing was updated. "
+            f"The {what} at step {self.step + 1} (rows: {shown}); nothing was updated. "
             f"Try a lower learning rate, or bf16=False."
         )
 
+    def state_dict(self) -> tuple[Tensors, dict[str, Any]]:
+        """Return all that the next step depends on, and what the run is known by.
 
-def _check_dataset(dataset: Any) -> None:
-    if isinstance(dataset, DatasetDict):
-        raise FtkitError('A DatasetDict came; expected one split, such as encoded["train"].')
-    missing = [name for name in ("input_ids", "labels") if name not in dataset.column_names]
-    if missing:
-        raise FtkitError(
-            f"The data set has no column {' and no '.join(missing)}; its columns are "
-            f"{', '.join(dataset.column_names)}. Encode it first: task.encode(splits, tokenizer)."
-        )
-    if len(dataset) == 0:
-        raise FtkitError("The training split has no rows.")
+        Returns
+        -------
+        tensors : dict of dict of torch.Tensor
+            ``model``: what trains, and buffers; ``optimizer``.
+        progress : dict
+            For JSON.
+        """
+        model = moving_tensors(self.model, self.optimizer)
+        progress = {"step": self.step, "micro_batches": self.micro_batches}
+        tensors = {"model": model, "optimizer": optimizer_tensors(self.optimizer)}
+        return tensors, {**progress, "identity": self._identity()}
 
+    def load_state_dict(self, tensors: Tensors, progress: dict[str, Any]) -> None:
+        """Go on where a run of the same model, data and config was.
 
-@dataclass
-class History:
-    """What happened in a run: one `Step` an update, one dict of metrics an epoch.
+        Raises
+        ------
+        FtkitError
+            It was another run; the message names what differs.
+        """
+        check_identity(self._identity(), progress["identity"])
+        with torch.no_grad():
+            for name, tensor in moving_tensors(self.model, self.optimizer).items():
+                tensor.copy_(tensors["model"][name])
+        load_optimizer_tensors(self.optimizer, tensors["optimizer"])
+        self.step, self.micro_batches = progress["step"], progress["micro_batches"]
 
-    Attributes
-    ----------
-    steps : list of Step
-    evaluations : list of dict
-        Validation metrics and ``loss`` after each epoch.
-    best_epoch : int
-        Counted from 1; its weights are the ones kept. 0 where nothing was validated.
-    """
-
-    steps: list[Step] = field(default_factory=list)
-    evaluations: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-
-
-def train(
-    model: nn.Module, encoded: DatasetDict, task: Any, config: TrainingConfig | None = None
-) -> History:
-    """Train on ``encoded["train"]``, validate after each epoch, keep the best epoch's weights.
-
-    Parameters
-    ----------
-    model : PreTrainedModel or PeftModel
-        Trained in place.
-    encoded : DatasetDict
-        From ``task.encode``. Without a ``validation`` split the last weights are kept.
-    task : SequenceClassification
-        Its ``best_metric`` decides which epoch is the best; the earlier one where two are equal.
-    config : TrainingConfig, optional
-
-    Returns
-    -------
-    History
-    """
-    from ftkit.evaluation import evaluate
-
-    run, history = TrainingRun(model, encoded["train"], config), History()
-    best: list[tuple[nn.Parameter, torch.Tensor]] = []
-    for step in tqdm(run, total=run.total_steps, desc="training", unit="step"):
-        history.steps.append(step)
-        if step.step % run.steps_per_epoch or "validation" not in encoded:
-            continue
-        report = evaluate(model, encoded["validation"], task, n_resamples=0, bf16=run.bf16)
-        history.evaluations.append({**report.metrics, "loss": float(report.losses.mean())})
-        scores = [metrics[task.best_metric] for metrics in history.evaluations]
-        if scores.index(max(scores)) == len(scores) - 1:
-            history.best_epoch = len(scores)
-            best = [(p, p.detach().clone()) for p in run.parameters()]
-    with torch.no_grad():
-        for parameter, kept in best:
-            parameter.copy_(kept)
-    return history
+    def _identity(self) -> dict[str, Any]:
+        names = list(moving_tensors(self.model, self.optimizer))
+        return {**identity(self.config, self.lengths, names), "bf16": self.bf16}

@@ -1,73 +1,86 @@
-"""Saving whole or not at all, and loading again: with ftkit and with plain transformers."""
+"""Checkpoints: written whole, the newest valid one found, damage named."""
 
-import numpy as np
 import pytest
-from transformers import AutoModelForSequenceClassification
+import torch
 
-import ftkit
-from tests.conftest import message
-
-
-def test_saved_models_load_in_plain_transformers(model, tokenizer, task, encoded, tmp_path):
-    ftkit.train(model, encoded, task, ftkit.TrainingConfig(num_train_epochs=1, bf16=False))
-    before = ftkit.predict(model, encoded["test"], bf16=False)
-    folder = ftkit.save_pretrained(tmp_path / "saved", model, tokenizer, task)
-    plain = AutoModelForSequenceClassification.from_pretrained(folder)
-    logits = ftkit.predict(plain, encoded["test"], bf16=False)  # another attention, same function
-    np.testing.assert_allclose(logits, before, atol=1e-6)
-    loaded_task, loaded_tokenizer, loaded = ftkit.load_saved(folder)
-    assert loaded_task == task
-    assert loaded_tokenizer("the soup")["input_ids"] == tokenizer("the soup")["input_ids"]
-    np.testing.assert_allclose(
-        ftkit.predict(loaded, encoded["test"], bf16=False), before, atol=1e-6
-    )
-    assert not list(tmp_path.glob(".saved*"))
+from ftkit.checkpoints import CheckpointWarning, newest_checkpoint, write_checkpoint
 
 
-def test_lora_is_saved_merged(model, tokenizer, task, encoded, tmp_path):
-    adapted = ftkit.add_lora(model, r=2)
-    options = ftkit.TrainingConfig(num_train_epochs=2, learning_rate=1e-2, bf16=False)
-    ftkit.train(adapted, encoded, task, options)
-    before = ftkit.predict(adapted, encoded["test"], bf16=False)
-    folder = ftkit.save_pretrained(tmp_path / "saved", adapted, tokenizer, task)
-    plain = AutoModelForSequenceClassification.from_pretrained(folder)
-    assert (ftkit.predict(adapted, encoded["test"], bf16=False) == before).all()
-    after = ftkit.predict(plain, encoded["test"], bf16=False)
-    assert abs(after - before).max() < 1e-5
+def write(folder, step):
+    tensors = {"model": {"w": torch.full((50,), float(step))}, "optimizer": {}}
+    return write_checkpoint(folder, step, tensors, {"step": step})
 
 
-def test_an_existing_output_is_kept(model, tokenizer, task, tmp_path):
-    folder = tmp_path / "saved"
-    ftkit.save_pretrained(folder, model, tokenizer, task)
-    expected = f"{folder} exists. Choose another output, or say --overwrite."
-    assert message(ftkit.save_pretrained, folder, model, tokenizer, task) == expected
-    ftkit.save_pretrained(folder, model, tokenizer, task, overwrite=True)
-    other = tmp_path / "precious"
-    other.mkdir()
-    (other / "thesis.txt").write_text("years of work")
-    assert message(ftkit.save_pretrained, other, model, tokenizer, task, overwrite=True) == (
-        f"{other} was not written by ftkit (it holds no task.json), so it is not overwritten. "
-        "Choose another output."
-    )
-    assert (other / "thesis.txt").is_file()
+def test_what_is_written_is_read(tmp_path):
+    assert newest_checkpoint(tmp_path / "missing") is None
+    path = write(tmp_path, 7)
+    found, tensors, state = newest_checkpoint(tmp_path)
+    assert (found, state) == (path, {"step": 7})
+    assert torch.equal(tensors["model"]["w"], torch.full((50,), 7.0))
+    assert tensors["optimizer"] == {}
 
 
-def test_a_failed_save_leaves_the_old_one(model, tokenizer, task, tmp_path, monkeypatch):
-    folder = ftkit.save_pretrained(tmp_path / "saved", model, tokenizer, task)
-    before = (folder / "model.safetensors").read_bytes()
-    monkeypatch.setattr(type(tokenizer), "save_pretrained", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        ftkit.save_pretrained(folder, model, tokenizer, task, overwrite=True)
-    assert (folder / "model.safetensors").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+def test_two_are_kept_and_the_newest_is_taken(tmp_path):
+    for step in (9, 10, 100):
+        write(tmp_path, step)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["step-00000010", "step-00000100"]
+    assert newest_checkpoint(tmp_path)[2] == {"step": 100}
 
 
-def test_a_saved_folder_that_is_none(tmp_path, copy):
-    assert message(ftkit.load_saved, tmp_path / "no") == (
-        f"{tmp_path / 'no'}: no such folder. Expected one that `ftkit train` wrote."
-    )
-    assert message(ftkit.load_saved, copy) == (
-        f"{copy}: holds no task.json. Expected a folder that `ftkit train` wrote."
-    )
-    (copy / "task.json").write_text("[1]")
-    assert message(ftkit.load_saved, copy).startswith(f"{copy / 'task.json'}: not a task: ")
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "truncated": ("model.safetensors", truncate, "model.safetensors has 271 bytes; expected 272"),
+    "bit-flipped": (
+        "model.safetensors",
+        flip_a_bit,
+        "model.safetensors is damaged: its sha256 is not the one in manifest.json",
+    ),
+    "state": (
+        "state.json",
+        flip_a_bit,
+        "state.json is damaged: its sha256 is not the one in manifest.json",
+    ),
+    "half-written": ("manifest.json", lambda path: path.unlink(), "manifest.json is missing"),
+    "file gone": (
+        "optimizer.safetensors",
+        lambda p: p.unlink(),
+        "optimizer.safetensors is missing",
+    ),
+    "manifest": ("manifest.json", truncate, "Expecting"),
+    "manifest of another form": ("manifest.json", lambda p: p.write_text("[1]"), "'list' object"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_named_and_the_older_one_taken(tmp_path, damage):
+    name, harm, reason = DAMAGES[damage]
+    write(tmp_path, 1)
+    newest = write(tmp_path, 2)
+    harm(newest / name)
+    with pytest.warns(CheckpointWarning) as caught:
+        found, _, state = newest_checkpoint(tmp_path)
+    assert (found.name, state) == ("step-00000001", {"step": 1})
+    assert str(caught[0].message).startswith(f"{newest} is skipped: {reason}")
+
+
+def test_all_damaged_is_none(tmp_path):
+    flip_a_bit(write(tmp_path, 1) / "model.safetensors")
+    with pytest.warns(CheckpointWarning):
+        assert newest_checkpoint(tmp_path) is None
+
+
+def test_writing_again_replaces(tmp_path):
+    write(tmp_path, 3)
+    path = write_checkpoint(tmp_path, 3, {"model": {"w": torch.zeros(2)}}, {"step": 33})
+    assert newest_checkpoint(tmp_path)[2] == {"step": 33}
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]

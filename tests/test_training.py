@@ -2,15 +2,22 @@
 
 import copy
 import math
+import random
+import signal
 from functools import partial
 
 import pytest
 import torch
+from datasets import Dataset
 from torch.nn.functional import cross_entropy
-from transformers import get_linear_schedule_with_warmup
+from transformers import GPT2Config, GPT2LMHeadModel, get_linear_schedule_with_warmup
 
 import ftkit
 from ftkit.batches import collate, step_seed
+
+CPU_FULL = (
+    "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"
+)
 
 
 def config(**options) -> ftkit.TrainingConfig:
@@ -71,10 +78,7 @@ def test_accumulation_changes_nothing(model, encoded):
     """With dropout off: one batch of 8, two of 4 and four of 2 give the same weights."""
     finals = []
     for parts in (1, 2, 4):
-        trained = copy.deepcopy(model)
-        for module in trained.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
+        trained = without_dropout(copy.deepcopy(model))
         options = config(gradient_accumulation_steps=parts, optim="sgd", learning_rate=0.1)
         consume(ftkit.TrainingRun(trained, encoded["train"], options))
         finals.append(weights(trained))
@@ -224,21 +228,128 @@ def test_lora_trains_and_learns(model, encoded, task):
     assert report.metrics["accuracy"] > 0.9
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(model, encoded):
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_before_the_update(model, encoded, value):
     run = ftkit.TrainingRun(model, encoded["train"], config())
     consume(run, steps=3)
     with torch.no_grad():
-        model.classifier.weight[0, 0] = math.nan
+        model.classifier.weight[0, 0] = value
     before = weights(model)
     with pytest.raises(ftkit.FtkitError) as caught:
         next(run)
     rows = [encoded["train"][i]["row"] for i in run.rows_of_step(3)]
-    assert str(caught.value) == (
-        f"The loss is nan at step 4 (rows: {', '.join(rows[:4])}, …); nothing was updated. Try a "
-        "lower learning rate, or bf16=False."
-    )
+    assert str(caught.value) in [
+        f"The loss is {loss} at step 4 (rows: {', '.join(rows[:4])}, …); nothing was updated. Try "
+        "a lower learning rate, or bf16=False."
+        for loss in ("nan", "inf")
+    ]
     after = weights(model)
     assert all(torch.equal(before[n], after[n]) for n in before if n != "classifier.weight")
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(model, encoded):
+    run = ftkit.TrainingRun(model, encoded["train"], config())
+    consume(run, steps=2)
+    before = weights(model)
+    model.classifier.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(ftkit.FtkitError, match="^The gradient's length is (nan|inf) at step 3 "):
+        next(run)
+    assert largest_difference(before, weights(model)) == 0
+    assert run.step == 2
+
+
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(), RuntimeError(CPU_FULL)]
+)
+def test_out_of_memory_halves_the_micro_batch(model, encoded, error):
+    """More than four rows do not fit from step 7 on; the weights are those of a larger machine."""
+    other = copy.deepcopy(without_dropout(model))
+    options = config(optim="sgd", learning_rate=0.1)
+    consume(ftkit.TrainingRun(other, encoded["train"], options))
+    run = ftkit.TrainingRun(model, encoded["train"], options)
+
+    def small_memory(_, __, batch):
+        if run.step == 6 and len(batch["input_ids"]) > 4:
+            raise error
+
+    model.register_forward_pre_hook(small_memory, with_kwargs=True)
+    with pytest.warns(UserWarning, match="^Out of memory") as caught:
+        consume(run)
+    assert str(caught[0].message) == (
+        "Out of memory at step 7: 8 rows at a time are too many. The step begins again, and all "
+        "others too go on, with micro-batches of half the size: --gradient-accumulation-steps 2."
+    )
+    assert len(caught) == 1
+    assert largest_difference(weights(model), weights(other)) < 1e-6
+
+
+def test_not_even_one_row_fits(model, encoded):
+    def no_memory(*_):
+        raise MemoryError("too small")
+
+    model.register_forward_pre_hook(no_memory)
+    run = ftkit.TrainingRun(model, encoded["train"], config())
+    with pytest.warns(UserWarning, match="at step 1: . rows"), pytest.raises(MemoryError):
+        next(run)
+
+
+def test_ctrl_c_in_the_middle_of_a_step(model, encoded):
+    """In the forward pass the step is not done; in the update it is done. Nothing is in between."""
+    other = copy.deepcopy(model)
+    consume(ftkit.TrainingRun(model, encoded["train"], config()))
+    run = ftkit.TrainingRun(other, encoded["train"], config())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupt(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    consume(run, steps=3)
+    for hooked, step in ((other, 3), (run.optimizer, 4)):
+        hook = (
+            other.classifier.register_forward_pre_hook(interrupt)
+            if hooked is other
+            else run.optimizer.register_step_pre_hook(interrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            next(run)
+        hook.remove()
+        assert run.step == step
+    consume(run)
+    assert largest_difference(weights(model), weights(other)) == 0
+
+
+def causal_batches():
+    """A random GPT-2 and 24 ragged rows, their first labels ignored in some."""
+    torch.manual_seed(0)
+    options = {"vocab_size": 50, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    model = GPT2LMHeadModel(GPT2Config(**options, bos_token_id=0, eos_token_id=0))
+    rng = random.Random(0)
+    rows = [[rng.randrange(1, 50) for _ in range(rng.randint(2, 30))] for _ in range(24)]
+    labels = [[-100] * (len(row) // 3) + row[len(row) // 3 :] for row in rows]
+    return without_dropout(model), Dataset.from_dict({"input_ids": rows, "labels": labels})
+
+
+def test_accumulation_changes_nothing_on_ragged_causal_batches():
+    model, dataset = causal_batches()
+    dataset = dataset.add_column("attention_mask", [[1] * len(r) for r in dataset["input_ids"]])
+    finals = []
+    for parts in (1, 2, 4, 8):
+        trained = copy.deepcopy(model)
+        options = config(gradient_accumulation_steps=parts, optim="sgd", learning_rate=0.1)
+        run = ftkit.TrainingRun(trained, dataset, options)
+        losses = [step.loss for step in run]
+        finals.append((weights(trained), losses))
+    assert largest_difference(finals[0][0], weights(model)) > 1e-3
+    for final, losses in finals[1:]:
+        assert losses == pytest.approx(finals[0][1], abs=1e-5)
+        assert largest_difference(finals[0][0], final) < 1e-6
 
 
 def test_bad_values_are_told_all_at_once():

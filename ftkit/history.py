@@ -1,0 +1,152 @@
+"""Train to the end: validate after each epoch, keep the best weights, save, and go on."""
+
+import signal
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import DatasetDict
+from torch import nn
+from tqdm.auto import tqdm
+
+from ftkit import distributed
+from ftkit.checkpoints import FOLDER, newest_checkpoint, write_checkpoint
+from ftkit.config import TrainingConfig
+from ftkit.errors import StoppedError
+from ftkit.evaluation import evaluate
+from ftkit.signals import hold
+from ftkit.training import Step, TrainingRun
+
+Best = dict[str, torch.Tensor]
+
+
+@dataclass
+class History:
+    """What happened in a run: one `Step` an update, one dict of metrics an epoch.
+
+    Attributes
+    ----------
+    steps : list of Step
+    evaluations : list of dict
+        Validation metrics and ``loss`` after each epoch.
+    best_epoch : int
+        Counted from 1; its weights are the ones kept. 0 where nothing was validated.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+def train(
+    model: nn.Module,
+    encoded: DatasetDict,
+    task: Any,
+    config: TrainingConfig | None = None,
+    *,
+    output_dir: str | Path | None = None,
+    resume: bool = False,
+) -> History:
+    """Train on ``encoded["train"]``, validate after each epoch, keep the best epoch's weights.
+
+    Parameters
+    ----------
+    model : PreTrainedModel or PeftModel
+        Trained in place.
+    encoded : DatasetDict
+        From ``task.encode``. Without a ``validation`` split the last weights are kept.
+    task : SequenceClassification
+        Its ``best_metric`` decides which epoch is the best; the earlier one where two are equal.
+    config : TrainingConfig, optional
+    output_dir : str or Path, optional
+        Checkpoints go to ``checkpoints`` below it: every ``config.save_steps`` updates, and when
+        SIGTERM or Ctrl-C ends the run.
+    resume : bool
+        Go on from the newest valid checkpoint there; without one, begin.
+
+    Returns
+    -------
+    History
+        With the steps before a resumption.
+
+    Raises
+    ------
+    StoppedError
+        A signal came, and the step it came in is finished and saved.
+    FtkitError
+        The checkpoint is of another run, or the disk is full.
+    """
+    run, history, best = TrainingRun(model, encoded["train"], config), History(), {}
+    folder = Path(output_dir) / FOLDER if output_dir else None
+    if folder and resume:
+        best = _go_on(run, history, folder)
+    awaited = (signal.SIGTERM, signal.SIGINT) if folder else ()
+    with hold(*awaited) as received, _progress(run) as bar:
+        for step in run:
+            history.steps.append(step)
+            bar.update()
+            if step.step % run.steps_per_epoch == 0 and "validation" in encoded:
+                best = _validate(run, history, encoded["validation"], task) or best
+            signum = distributed.largest(max(received, default=0))
+            if folder and (signum or _due(run)):
+                _save(run, history, best, folder)
+            if signum:
+                where = f"step {step.step} of {run.total_steps}"
+                raise StoppedError(f"stopped after {where}; saved in {folder}", signum)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in best:
+                parameter.copy_(best[name])
+    return history
+
+
+def _progress(run: TrainingRun) -> tqdm:
+    return tqdm(
+        total=run.total_steps,
+        initial=run.step,
+        desc="training",
+        unit="step",
+        disable=distributed.rank() > 0,
+    )
+
+
+def _due(run: TrainingRun) -> bool:
+    every = run.config.save_steps
+    return every > 0 and run.step % every == 0 and run.step < run.total_steps
+
+
+def _validate(run: TrainingRun, history: History, split: Any, task: Any) -> Best | None:
+    """Score the model; return a copy of what trains where no epoch before was as good."""
+    report = evaluate(run.model, split, task, n_resamples=0, bf16=run.bf16)
+    history.evaluations.append({**report.metrics, "loss": float(report.losses.mean())})
+    scores = [metrics[task.best_metric] for metrics in history.evaluations]
+    if scores.index(max(scores)) < len(scores) - 1:
+        return None
+    history.best_epoch = len(scores)
+    trained = {id(parameter) for parameter in run.parameters()}
+    named = run.model.named_parameters()
+    return {name: p.detach().clone() for name, p in named if id(p) in trained}
+
+
+def _save(run: TrainingRun, history: History, best: Best, folder: Path) -> None:
+    """Let the first process write a checkpoint, and the others wait for it."""
+    tensors, progress = run.state_dict()
+    if distributed.rank() == 0:
+        state = {"progress": progress, "history": asdict(history)}
+        write_checkpoint(folder, run.step, {**tensors, "best": best}, state)
+    distributed.wait()
+
+
+def _go_on(run: TrainingRun, history: History, folder: Path) -> Best:
+    """Load the newest valid checkpoint into run and history; return the best weights so far."""
+    found = newest_checkpoint(folder)
+    if not found:
+        return {}
+    _, tensors, state = found
+    best = tensors.pop("best")
+    run.load_state_dict(tensors, state["progress"])
+    past = state["history"]
+    history.steps = [Step(**step) for step in past["steps"]]
+    history.evaluations, history.best_epoch = past["evaluations"], past["best_epoch"]
+    return {name: tensor.to(run.device) for name, tensor in best.items()}

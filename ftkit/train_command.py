@@ -1,0 +1,107 @@
+"""What ``ftkit train`` does: from a source of rows to a saved folder."""
+
+import argparse
+import dataclasses
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import transformers
+from datasets import DatasetDict
+
+import ftkit
+from ftkit import distributed
+from ftkit.checkpoints import FOLDER
+from ftkit.saving import TASK_FILE, check_output_dir
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """``ftkit train``: check everything first, then train, then save the whole folder at once."""
+    names = [o.name for o in dataclasses.fields(ftkit.TrainingConfig) if o.name != "unfreeze"]
+    config = ftkit.TrainingConfig(**{name: getattr(args, name) for name in names})
+    if args.resume and (args.output / TASK_FILE).is_file() and not (args.output / FOLDER).exists():
+        print(f"{args.output} is finished; nothing to resume")
+        return 0
+    check_output_dir(args.output, overwrite=args.overwrite, resume=args.resume)
+    distributed.join()
+    try:
+        _train(args, config)
+    finally:
+        distributed.leave()
+    return 0
+
+
+def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
+    splits = ftkit.load_splits(args.data)
+    task = ftkit.SequenceClassification.infer(splits, args.text_columns, args.label_column)
+    task.check(splits)
+    tokenizer, model = ftkit.load_pretrained(
+        args.checkpoint, task, revision=args.revision, seed=config.seed
+    )
+    encoded = task.encode(splits, tokenizer)
+    model = _tune(model, args.tune)
+    if distributed.rank() == 0:
+        _begin(args, splits, task, model)
+    history = ftkit.train(model, encoded, task, config, output_dir=args.output, resume=args.resume)
+    if distributed.rank() > 0:
+        return
+    record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
+    ftkit.save_pretrained(args.output, model, tokenizer, task, overwrite=True, record=record)
+    if history.best_epoch:
+        _print_verdict(history, task, encoded["validation"]["labels"])
+    print(f"saved in {args.output}")
+
+
+def _begin(args: argparse.Namespace, splits: DatasetDict, task: Any, model: Any) -> None:
+    """Say what is about to happen; drop the checkpoints of a run that is not gone on with."""
+    trainable, total = ftkit.count_parameters(model)
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+    print(f"{sizes} rows; {', '.join(task.text_columns)} → {', '.join(task.labels)}")
+    print(f"{trainable:,} of {total:,} parameters train")
+    folder = args.output / FOLDER
+    if not args.resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif not folder.is_dir():
+        print(f"no checkpoint in {args.output}; training begins")
+
+
+def _print_verdict(history: ftkit.History, task: Any, labels: Sequence[int]) -> None:
+    """Print the best score on validation beside that of one answer for all rows."""
+    score = history.evaluations[history.best_epoch - 1]["accuracy"]
+    ((commonest, count),) = Counter(labels).most_common(1)
+    share = count / len(labels)
+    print(
+        f"validation accuracy {score:.3f} after epoch {history.best_epoch}; "
+        f'always saying "{task.labels[commonest]}" scores {share:.3f}'
+    )
+    if score <= share < 1:
+        show_warning(
+            f"{len(history.steps)} updates taught nothing that {len(labels)} validation rows show. "
+            f"Few rows want more epochs and a higher rate, such as --num-train-epochs 10 "
+            f"--learning-rate 2e-4, and some 100 validation rows to choose the epoch by."
+        )
+
+
+def _tune(model: Any, tune: list[str]) -> Any:
+    if tune == ["lora"]:
+        return ftkit.add_lora(model)
+    ftkit.set_trainable(model, tune[0] if len(tune) == 1 else tune)
+    return model
+
+
+def _record(args: argparse.Namespace, history: ftkit.History) -> dict[str, Any]:
+    return {
+        "checkpoint": args.checkpoint,
+        "data": args.data,
+        "versions": {"ftkit": ftkit.__version__, "transformers": transformers.__version__},
+        "best_epoch": history.best_epoch,
+        "evaluations": history.evaluations,
+        "losses": [step.loss for step in history.steps],
+    }
+
+
+def show_warning(message: Any, *_: Any) -> None:
+    """Print a warning as a command does: one line on stderr."""
+    print(f"ftkit: warning: {message}", file=sys.stderr)
