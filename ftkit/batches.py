@@ -9,6 +9,7 @@ from datasets import Dataset, DatasetDict
 from ftkit.errors import FtkitError
 
 BUCKET_BATCHES = 50  # sort by length within this many batches; the field's usual number
+EVALUATION_BATCH_SIZE = 64
 PADDING = {"labels": -100}  # what the loss ignores; every other column is padded with 0
 MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels")
 Batch = dict[str, torch.Tensor]

@@ -92,14 +92,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     """Add one option a field of TrainingConfig."""
+    kinds = {"bf16": _boolean, "reuse_frozen": _boolean, "head_learning_rate": float}
     for option in dataclasses.fields(ftkit.TrainingConfig):
         if option.name == "unfreeze":
             continue
         parser.add_argument(
             "--" + option.name.replace("_", "-"),
-            type={"bf16": _boolean, "head_learning_rate": float}.get(
-                option.name, type(option.default)
-            ),
+            type=kinds.get(option.name, type(option.default)),
             default=option.default,
             choices=CHOICES.get(option.name),
             help=f"default: {option.default}",

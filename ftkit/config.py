@@ -51,6 +51,9 @@ class TrainingConfig:
         the updates are done, then the top two layers with it.
     bf16 : bool, optional
         Compute in bfloat16 where it is safe to; by default where the hardware does.
+    reuse_frozen : bool
+        Compute the outputs of frozen lower layers once, in eval mode, and keep them for all
+        epochs.
     save_steps : int
         Updates between two checkpoints, where `train` has a folder for them; 0 saves only when the
         run is told to stop.
@@ -76,6 +79,7 @@ class TrainingConfig:
     layer_decay: float = 1.0
     unfreeze: tuple[tuple[float, str], ...] = ()
     bf16: bool | None = None
+    reuse_frozen: bool = True
     save_steps: int = 0
     seed: int = 42
 

@@ -1,6 +1,7 @@
 """Predict, score with intervals, and compare two models on the same rows."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,16 +12,21 @@ from scipy.special import log_softmax
 from scipy.stats import binomtest
 from torch import nn
 
-from ftkit.batches import collate, length_order, row_lengths
+from ftkit.batches import EVALUATION_BATCH_SIZE, collate, length_order, row_lengths
 from ftkit.devices import supports_bf16
 from ftkit.errors import FtkitError
+from ftkit.frozen import FrozenLayers
 from ftkit.tasks import SequenceClassification
-
-EVALUATION_BATCH_SIZE = 64
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, dataset: Dataset, *, bf16: bool | None = None) -> np.ndarray:
+def predict(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    bf16: bool | None = None,
+    frozen: FrozenLayers | None = None,
+) -> np.ndarray:
     """Return the model's logits for every row, in the rows' order.
 
     Parameters
@@ -31,6 +37,8 @@ def predict(model: nn.Module, dataset: Dataset, *, bf16: bool | None = None) -> 
         One encoded split.
     bf16 : bool, optional
         Compute in bfloat16; by default where the hardware does.
+    frozen : FrozenLayers, optional
+        The stored outputs of lower layers for this data set.
 
     Returns
     -------
@@ -49,7 +57,8 @@ def predict(model: nn.Module, dataset: Dataset, *, bf16: bool | None = None) -> 
     logits, order = [], length_order(row_lengths(inputs), EVALUATION_BATCH_SIZE)
     for rows in order:
         batch = {name: t.to(device) for name, t in collate(inputs, rows, pad).items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
+        stored = frozen.reuse(rows) if frozen else nullcontext()
+        with stored, torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
             logits.append(model(**batch).logits.float().cpu())
     for module, training in modes:
         module.training = training
@@ -117,6 +126,7 @@ def evaluate(
     n_resamples: int = 2000,
     seed: int = 0,
     bf16: bool | None = None,
+    frozen: FrozenLayers | None = None,
 ) -> Report:
     """Score a model on one encoded split, with 95 % bootstrap intervals.
 
@@ -133,7 +143,7 @@ def evaluate(
         0 leaves the intervals out.
     seed : int
         Decides the resamples.
-    bf16 : bool, optional
+    bf16, frozen : optional
         See `predict`.
 
     Returns
@@ -146,7 +156,7 @@ def evaluate(
     >>> report.metrics["accuracy"], report.intervals["accuracy"]  # doctest: +SKIP
     (0.858, (0.826, 0.886))
     """
-    logits = predict(model, dataset, bf16=bf16)
+    logits = predict(model, dataset, bf16=bf16, frozen=frozen)
     return make_report(task, logits, np.array(dataset["labels"]), n_resamples, seed)
 
 

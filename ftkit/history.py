@@ -15,6 +15,7 @@ from ftkit.checkpoints import FOLDER, newest_checkpoint, write_checkpoint
 from ftkit.config import TrainingConfig
 from ftkit.errors import StoppedError
 from ftkit.evaluation import evaluate
+from ftkit.frozen import FrozenLayers, find_frozen_layers
 from ftkit.signals import hold
 from ftkit.training import Step, TrainingRun
 
@@ -81,13 +82,16 @@ def train(
     folder = Path(output_dir) / FOLDER if output_dir else None
     if folder and resume:
         best = _go_on(run, history, folder)
+    split, frozen = encoded.get("validation"), None
+    if run.frozen and split is not None:
+        frozen = find_frozen_layers(model, split, run.parameters(), bf16=run.bf16)
     awaited = (signal.SIGTERM, signal.SIGINT) if folder else ()
     with hold(*awaited) as received, _progress(run) as bar:
         for step in run:
             history.steps.append(step)
             bar.update()
-            if step.step % run.steps_per_epoch == 0 and "validation" in encoded:
-                best = _validate(run, history, encoded["validation"], task) or best
+            if step.step % run.steps_per_epoch == 0 and split is not None:
+                best = _validate(run, history, split, task, frozen) or best
             signum = distributed.largest(max(received, default=0))
             if folder and (signum or _due(run)):
                 _save(run, history, best, folder)
@@ -116,9 +120,11 @@ def _due(run: TrainingRun) -> bool:
     return every > 0 and run.step % every == 0 and run.step < run.total_steps
 
 
-def _validate(run: TrainingRun, history: History, split: Any, task: Any) -> Best | None:
+def _validate(
+    run: TrainingRun, history: History, split: Any, task: Any, frozen: FrozenLayers | None
+) -> Best | None:
     """Score the model; return a copy of what trains where no epoch before was as good."""
-    report = evaluate(run.model, split, task, n_resamples=0, bf16=run.bf16)
+    report = evaluate(run.model, split, task, n_resamples=0, bf16=run.bf16, frozen=frozen)
     history.evaluations.append({**report.metrics, "loss": float(report.losses.mean())})
     scores = [metrics[task.best_metric] for metrics in history.evaluations]
     if scores.index(max(scores)) < len(scores) - 1:

@@ -34,7 +34,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     plain = model.get_base_model() if isinstance(model, peft.PeftModel) else model
     names = {id(module): name for name, module in model.named_modules()}
     base = names[id(plain.base_model)]
-    layers = _layer_list(plain)
+    layers = layer_list(plain)
     path = names[id(layers)] + "."
     depths, above = {}, False
     for name, _ in model.named_parameters():
@@ -48,7 +48,8 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     return depths
 
 
-def _layer_list(model: nn.Module) -> nn.ModuleList:
+def layer_list(model: nn.Module) -> nn.ModuleList:
+    """Return a model's list of layers, lowest first."""
     size = model.config.num_hidden_layers  # type: ignore[union-attr]
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == size:

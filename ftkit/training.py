@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from ftkit.checkpoints import Tensors
 from ftkit.config import TrainingConfig
 from ftkit.devices import best_device, is_out_of_memory, supports_bf16
 from ftkit.errors import FtkitError
+from ftkit.frozen import find_frozen_layers
 from ftkit.optimization import make_optimizer, set_learning_rates
 from ftkit.parameters import freeze_modules, set_trainable
 from ftkit.signals import undivided
@@ -103,6 +105,10 @@ class TrainingRun:
         self.total_steps = self.steps_per_epoch * self.config.num_train_epochs
         self.optimizer = make_optimizer(model, self.config)
         self.micro_batches = self.config.gradient_accumulation_steps
+        self.frozen = None
+        if self.config.reuse_frozen and self.config.num_train_epochs > 1:
+            trained = self.parameters()
+            self.frozen = find_frozen_layers(model, dataset, trained, bf16=self.bf16)
         self.step = 0
         self._order: tuple[int, list[list[int]]] = (-1, [])  # epoch, its batches
         self._tune: str | None = None  # the last preset that `unfreeze` asked for
@@ -116,7 +122,8 @@ class TrainingRun:
         self._thaw()
         set_learning_rates(self.optimizer, self.config, self.step, self.total_steps)
         rows = self.rows_of_step(self.step)
-        loss = self._gradients(collate(self.dataset, rows, self.model.config.pad_token_id))  # type: ignore[union-attr]
+        pad: Any = self.model.config.pad_token_id  # type: ignore[union-attr]
+        loss = self._gradients({"rows": torch.tensor(rows), **collate(self.dataset, rows, pad)})
         norm = float(nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FtkitError(self._non_finite(loss, norm, rows))
@@ -168,7 +175,9 @@ class TrainingRun:
             for i in range(rank, len(parts), size):
                 torch.manual_seed(step_seed(self.config.seed, self.step, i))
                 part = {name: tensor.to(self.device) for name, tensor in parts[i].items()}
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                rows = part.pop("rows").tolist()
+                stored = self.frozen.reuse(rows) if self.frozen else nullcontext()
+                with stored, torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                     loss = self.model(**part).loss * (counts[i] / sum(counts))
                 loss.backward()
                 total += loss.detach()
