@@ -87,6 +87,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest valid checkpoint in the output"
     )
+    parser.add_argument(
+        "--shard", action="store_true", help="share the model out over torchrun's processes"
+    )
     _add_config(parser)
 
 

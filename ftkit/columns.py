@@ -16,6 +16,7 @@ KNOWN_TEXT_COLUMNS = (
     ("sentence",),
 )
 KNOWN_LABEL_COLUMNS = ("label", "labels")
+MOST_CLASSES = 1000  # the confusion matrix has its square in numbers
 
 
 def guess_text_columns(dataset: Dataset, given: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -109,14 +110,26 @@ def label_names(dataset: Dataset, column: str) -> tuple[str, ...]:
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel):
         return tuple(feature.names)
+    for i, value in enumerate(dataset[column]):
+        if isinstance(value, list | dict):
+            raise FtkitError(
+                f'{row_name("train", dataset, i)}: "{column}" is a {type(value).__name__} '
+                f"({value}); expected the name or the number of a class."
+            )
     values = {v for v in dataset[column] if v is not None and v == v and v != ""}
+    if len(values) > MOST_CLASSES:
+        raise FtkitError(
+            f'Column "{column}" of the training set holds {len(values):,} different values; '
+            f"expected at most {MOST_CLASSES:,} classes. Is it the right column?"
+        )
     fractions = sorted(v for v in values if isinstance(v, float) and not v.is_integer())
     if fractions:
         raise FtkitError(
             f'Column "{column}" holds fractions ({fractions[0]}); expected names or whole numbers '
             f"of classes."
         )
+    by_name = sorted(values, key=str)
     try:
-        return tuple(str(v) for v in sorted(values, key=float))
+        return tuple(str(v) for v in sorted(by_name, key=float))
     except (TypeError, ValueError):
-        return tuple(sorted(map(str, values)))
+        return tuple(map(str, by_name))

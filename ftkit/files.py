@@ -48,6 +48,8 @@ def read_table(path: str | Path) -> Dataset:
             f'{path.name}: cannot read a file that ends in "{path.suffix}". '
             f"{closest(path.suffix, READERS)}"
         )
+    if path.is_dir():
+        raise FtkitError(f"{path}: is a folder; expected a file.")
     if not path.is_file():
         neighbours = [p.name for p in path.parent.glob("*") if p.suffix.lower() in READERS]
         hint = f" {closest(path.name, neighbours)}" if neighbours else ""
@@ -75,7 +77,16 @@ def _to_dataset(path: Path, columns: dict[str, list], first_row: int) -> Dataset
     where = [f"{path.name}, row {first_row + i}" for i in range(size)]
     try:
         return Dataset.from_dict({**columns, "row": where})
-    except (pyarrow.ArrowException, TypeError, OverflowError) as error:
+    except OverflowError as error:
+        cells = (
+            (w, n, v) for n, values in columns.items() for w, v in zip(where, values, strict=True)
+        )
+        large = (f'{w}: "{n}"' for w, n, v in cells if isinstance(v, int) and abs(v) >= 2**63)
+        raise FtkitError(
+            f"{next(large, path.name)} holds a whole number that is too large; expected one of "
+            f"less than 2^63, or text."
+        ) from error
+    except (pyarrow.ArrowException, TypeError) as error:
         raise FtkitError(f"{path.name}: a column mixes kinds of values: {error}") from error
 
 
@@ -110,6 +121,12 @@ def _check_header(path: Path, header: list[str]) -> None:
     if len(set(header)) < len(header):
         twice = sorted({name for name in header if header.count(name) > 1})
         raise FtkitError(f"{path.name}, row 1: column names stand twice: {', '.join(twice)}.")
+    broken = [name for name in header if "\0" in name]
+    if broken:
+        raise FtkitError(
+            f"{path.name}, row 1: the column name {broken[0]!r} holds a NUL byte. Save the file as "
+            f"plain UTF-8 text."
+        )
     if "row" in header:
         raise FtkitError(f'{path.name}, row 1: "row" is ftkit\'s own column; rename yours.')
     if path.suffix == ".tsv" and all(n.startswith('"') and n.endswith('"') for n in header):
@@ -122,18 +139,24 @@ def _check_header(path: Path, header: list[str]) -> None:
 def _read_jsonl(path: Path) -> Dataset:
     rows: list[Row] = []
     problems: list[str] = []
-    for number, line in enumerate(_decode(path).splitlines(), start=1):
+    for number, line in enumerate(io.StringIO(_decode(path), newline=None), start=1):
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            problems.append(f"{path.name}, row {number}: not JSON ({error}).")
-            continue
-        if not isinstance(row, dict):
+            if "\\u" in line:
+                json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = error.object[error.start].encode("ascii", "backslashreplace").decode()
             problems.append(
-                f"{path.name}, row {number}: a {type(row).__name__}; expected an object."
+                f'{path.name}, row {number}: "{half}" is half a character; expected both halves, '
+                f'such as "\\ud83d\\ude00".'
             )
-            continue
-        rows.append(row)
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{path.name}, row {number}: not JSON ({error}).")
+        else:
+            rows.append(row)
+            if not isinstance(row, dict):
+                kind = type(row).__name__
+                problems.append(f"{path.name}, row {number}: a {kind}; expected an object.")
     raise_problems(problems)
     names = list(dict.fromkeys(name for row in rows for name in row))
     _check_header(path, names or ["empty"])
@@ -143,10 +166,20 @@ def _read_jsonl(path: Path) -> Dataset:
 def _read_parquet(path: Path) -> Dataset:
     try:
         table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        names = table.column_names
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FtkitError(f"{path.name}: not a readable Parquet file ({error}).") from error
-    _check_header(path, table.column_names)
-    return _to_dataset(path, table.to_pydict(), first_row=1)
+    _check_header(path, names)
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = table[name].to_pylist()
+        except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+            raise FtkitError(
+                f'{path.name}: column "{name}" ({table[name].type}) holds a value that cannot be '
+                f"read ({error}). Write it anew as text or numbers, or leave it out."
+            ) from error
+    return _to_dataset(path, columns, first_row=1)
 
 
 READERS: dict[str, Callable[[Path], Dataset]] = {

@@ -138,6 +138,7 @@ def _validate(
 def _save(run: TrainingRun, history: History, best: Best, folder: Path) -> None:
     """Let the first process write a checkpoint, and the others wait for it."""
     tensors, progress = run.state_dict()
+    best = {name: distributed.whole(tensor) for name, tensor in best.items()}
     if distributed.rank() == 0:
         state = {"progress": progress, "history": asdict(history)}
         write_checkpoint(folder, run.step, {**tensors, "best": best}, state)
@@ -155,4 +156,5 @@ def _go_on(run: TrainingRun, history: History, folder: Path) -> Best:
     past = state["history"]
     history.steps = [Step(**step) for step in past["steps"]]
     history.evaluations, history.best_epoch = past["evaluations"], past["best_epoch"]
-    return {name: tensor.to(run.device) for name, tensor in best.items()}
+    parameters = dict(run.model.named_parameters())
+    return {n: distributed.shared_like(t.to(run.device), parameters[n]) for n, t in best.items()}

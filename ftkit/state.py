@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ftkit.config import TrainingConfig
+from ftkit.distributed import shared_like, whole
 from ftkit.errors import raise_problems
 
 FREE_TO_CHANGE = ("gradient_accumulation_steps", "save_steps")  # between two halves of a run
@@ -24,7 +25,7 @@ def moving_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Return an optimizer's state flat: ``"3.exp_avg"`` is the first moment of parameter 3."""
     return {
-        f"{index}.{name}": value
+        f"{index}.{name}": whole(value)
         for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
         if isinstance(value, torch.Tensor)
@@ -35,10 +36,12 @@ def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
     """Put back what `optimizer_tensors` gave."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
+        shared = shared_like(tensor, parameters[int(index)])
+        state.setdefault(int(index), {})[name] = shared
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

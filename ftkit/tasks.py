@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset, DatasetDict
+from scipy.sparse import csr_array
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from ftkit.columns import (
@@ -20,6 +21,9 @@ from ftkit.data import row_name
 from ftkit.errors import FtkitError, closest, raise_problems
 from ftkit.leaks import warn_leaks
 from ftkit.metrics import classification_metrics
+
+SHOWN = 10  # problems that `raise_problems` writes out; looking for the closest label takes time
+DENSE = 30  # labels up to which a matrix of mostly zeros is the faster one
 
 
 @dataclass(frozen=True)
@@ -196,18 +200,16 @@ class SequenceClassification:
             if value is None or value != value or value == "":
                 problems.append(f"{row_name(split, dataset, i)}: has no label (NaN or empty).")
             elif self.label_id(value) is None:
-                problems.append(
-                    f'{row_name(split, dataset, i)}: unknown label "{value}". '
-                    f"{closest(str(value), self.labels)}"
-                )
-        if split == "train" and not problems and len(set(values)) < 2:
+                hint = closest(str(value), self.labels) if len(problems) < SHOWN else ""
+                problems.append(f'{row_name(split, dataset, i)}: unknown label "{value}". {hint}')
+        if split == "train" and not problems and len(set(map(self.label_id, values))) < 2:
             problems.append(
                 f'{row_name(split, dataset, 0)}: the label is "{values[0]}" in this and every '
                 f"other row of the training set; expected at least two classes."
             )
         return problems
 
-    def row_statistics(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def row_statistics(self, logits: np.ndarray, labels: np.ndarray) -> Any:
         """Return for each row its cell of the confusion matrix as a 1 among zeros.
 
         Metrics are functions of the sum of these rows, so that a bootstrap only re-weighs them.
@@ -219,11 +221,12 @@ class SequenceClassification:
 
         Returns
         -------
-        ndarray of shape (n_rows, n_labels * n_labels)
+        array of shape (n_rows, n_labels * n_labels), sparse where there are many labels
         """
         size = len(self.labels)
-        cells = labels * size + logits.argmax(axis=-1)
-        return np.eye(size * size)[cells]
+        cells, rows = labels * size + logits.argmax(axis=-1), np.arange(len(labels) + 1)
+        ones = csr_array((np.ones(len(labels)), cells, rows), shape=(len(labels), size * size))
+        return ones if size > DENSE else ones.toarray()
 
     def metrics(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Compute accuracy, precision, recall, F1 and Matthews' correlation, as scikit-learn does.

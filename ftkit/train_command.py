@@ -24,10 +24,12 @@ def run_train(args: argparse.Namespace) -> int:
     if args.resume and (args.output / TASK_FILE).is_file() and not (args.output / FOLDER).exists():
         print(f"{args.output} is finished; nothing to resume")
         return 0
-    check_output_dir(args.output, overwrite=args.overwrite, resume=args.resume)
     distributed.join()
     try:
-        _train(args, config)
+        check_output_dir(args.output, overwrite=args.overwrite, resume=args.resume)
+        distributed.wait()  # until all have looked: the first soon writes there
+        with distributed.explain_loss_of_others():
+            _train(args, config)
     finally:
         distributed.leave()
     return 0
@@ -42,11 +44,17 @@ def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
     )
     encoded = task.encode(splits, tokenizer)
     model = _tune(model, args.tune)
+    if args.shard:
+        distributed.shard(model)
     if distributed.rank() == 0:
         _begin(args, splits, task, model)
     history = ftkit.train(model, encoded, task, config, output_dir=args.output, resume=args.resume)
+    weights = {name: distributed.whole(tensor) for name, tensor in model.state_dict().items()}
     if distributed.rank() > 0:
         return
+    if args.shard:
+        model = _tune(task.auto_model.from_config(model.config), args.tune)
+        model.load_state_dict(weights)
     record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
     ftkit.save_pretrained(args.output, model, tokenizer, task, overwrite=True, record=record)
     if history.best_epoch:

@@ -106,8 +106,9 @@ class TrainingRun:
         self.optimizer = make_optimizer(model, self.config)
         self.micro_batches = self.config.gradient_accumulation_steps
         self.frozen = None
-        if self.config.reuse_frozen and self.config.num_train_epochs > 1:
-            trained = self.parameters()
+        trained = self.parameters()
+        several = self.config.num_train_epochs > 1 and not distributed.is_sharded(trained[0])
+        if self.config.reuse_frozen and several:
             self.frozen = find_frozen_layers(model, dataset, trained, bf16=self.bf16)
         self.step = 0
         self._order: tuple[int, list[list[int]]] = (-1, [])  # epoch, its batches
@@ -124,7 +125,8 @@ class TrainingRun:
         rows = self.rows_of_step(self.step)
         pad: Any = self.model.config.pad_token_id  # type: ignore[union-attr]
         loss = self._gradients({"rows": torch.tensor(rows), **collate(self.dataset, rows, pad)})
-        norm = float(nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm))
+        norm = nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm)
+        norm = float(distributed.whole(norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FtkitError(self._non_finite(loss, norm, rows))
         with undivided():  # Ctrl-C finds an update done, or not begun
@@ -172,13 +174,14 @@ class TrainingRun:
         counts = [self._count_labels(part["labels"]) for part in parts]
         total = torch.zeros(1, device=self.device)
         with torch.random.fork_rng():
-            for i in range(rank, len(parts), size):
-                torch.manual_seed(step_seed(self.config.seed, self.step, i))
-                part = {name: tensor.to(self.device) for name, tensor in parts[i].items()}
+            for i in range(rank, -(-len(parts) // size) * size, size):
+                share = counts[i] / sum(counts) if i < len(parts) else 0.0  # none left: as many
+                torch.manual_seed(step_seed(self.config.seed, self.step, i))  # steps as the others
+                part = {n: t.to(self.device) for n, t in parts[i % len(parts)].items()}
                 rows = part.pop("rows").tolist()
                 stored = self.frozen.reuse(rows) if self.frozen else nullcontext()
                 with stored, torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                    loss = self.model(**part).loss * (counts[i] / sum(counts))
+                    loss = self.model(**part).loss * share
                 loss.backward()
                 total += loss.detach()
         distributed.sum_gradients([p for p in self.parameters() if p.requires_grad])
@@ -220,7 +223,8 @@ class TrainingRun:
         progress : dict
             For JSON.
         """
-        model = moving_tensors(self.model, self.optimizer)
+        moving = moving_tensors(self.model, self.optimizer)
+        model = {name: distributed.whole(tensor) for name, tensor in moving.items()}
         progress = {"step": self.step, "micro_batches": self.micro_batches}
         tensors = {"model": model, "optimizer": optimizer_tensors(self.optimizer)}
         return tensors, {**progress, "identity": self._identity()}
@@ -236,7 +240,7 @@ class TrainingRun:
         check_identity(self._identity(), progress["identity"])
         with torch.no_grad():
             for name, tensor in moving_tensors(self.model, self.optimizer).items():
-                tensor.copy_(tensors["model"][name])
+                tensor.copy_(distributed.shared_like(tensors["model"][name], tensor))
         load_optimizer_tensors(self.optimizer, tensors["optimizer"])
         self.step, self.micro_batches = progress["step"], progress["micro_batches"]
 

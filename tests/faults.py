@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,23 @@ def start(function: Callable[..., Any], *arguments: Any) -> Any:
 def _call(function: Callable[..., Any], *arguments: Any) -> None:
     torch.set_num_threads(1)
     sys.exit(function(*arguments))
+
+
+def start_together(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Start a function in several processes that can join, as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [start(_join_and_call, rank, size, port, function, *arguments) for rank in range(size)]
+
+
+def _join_and_call(
+    rank: int, size: int, port: int, function: Callable[..., Any], *arguments: Any
+) -> int:
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    return function(*arguments)
 
 
 def train(encoded_dir: Path, output_dir: Path) -> int:

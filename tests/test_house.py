@@ -19,7 +19,7 @@ ROOMS = {  # module: what it may import from ftkit
     "batches": {"errors"},
     "checkpoints": {"errors"},
     "config": {"errors"},
-    "distributed": {"devices"},
+    "distributed": {"devices", "errors", "parameters"},
     "files": {"errors"},
     "hub": {"errors"},
     "parameters": {"errors"},
@@ -30,7 +30,7 @@ ROOMS = {  # module: what it may import from ftkit
     "models": {"devices", "errors", "hub", "tasks"},
     "saving": {"checkpoints", "errors", "models", "parameters", "tasks"},
     "optimization": {"config", "errors", "parameters"},
-    "state": {"config", "errors"},
+    "state": {"config", "distributed", "errors"},
     "frozen": {"batches", "errors", "parameters"},
     "evaluation": {"batches", "devices", "errors", "frozen", "tasks"},
     "training": {
