@@ -4,6 +4,7 @@ from ftkit.checkpoints import CheckpointWarning
 from ftkit.config import TrainingConfig
 from ftkit.data import load_splits, split_rows
 from ftkit.errors import FtkitError, StoppedError
+from ftkit.estimation import Estimate, estimate
 from ftkit.evaluation import Comparison, Report, compare, evaluate, predict
 from ftkit.history import History, train
 from ftkit.leaks import LeakWarning, find_leaks, remove_leaks
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointWarning",
     "Comparison",
+    "Estimate",
     "FtkitError",
     "History",
     "LeakWarning",
@@ -35,6 +37,7 @@ __all__ = [
     "add_lora",
     "compare",
     "count_parameters",
+    "estimate",
     "evaluate",
     "find_leaks",
     "load_pretrained",

@@ -1,8 +1,16 @@
 """Choose where and how precisely to compute: the device, bfloat16, the faster attention."""
 
 import os
+import sys
 
+import psutil
 import torch
+
+# oneDNN keeps a compiled matrix product for every shape that it meets, and rows have all lengths:
+# by default that is the larger part of what memory grows by. ``tests.benchmarks.training`` shows
+# both speed and peak memory. Whoever sets the variables has the last word.
+for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_name, "16")
 
 
 def best_device() -> torch.device:
@@ -31,3 +39,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an error means that memory ran out; the CPU has no class of its own for it."""
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
+def peak_memory_mib() -> float:
+    """Return the most memory so far: of tensors on a GPU, else of the whole process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource  # POSIX only
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -49,6 +49,7 @@ ROOMS = {  # module: what it may import from ftkit
             "training",
         ),
     },
+    "estimation": {"batches", "config", "devices", "evaluation", "parameters", "training"},
     "plots": {"evaluation", "history"},
     "doctor": {"data", "devices", "errors", "hub", "models"},
     "course": {"data", "errors"},

@@ -8,7 +8,6 @@ frozen layers.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer, Trai
 import ftkit
 from ftkit.batches import collate, epoch_order, row_lengths
 from ftkit.data import bundled
-from ftkit.devices import best_device, supports_bf16
+from ftkit.devices import best_device, peak_memory_mib, supports_bf16
 
 RESULTS = bundled("results/training.json")
 BATCH_SIZE = 32
@@ -166,8 +165,11 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
     examples = args.rows * args.num_train_epochs
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds, "examples_per_second": examples / seconds, "peak_mib": peak}
+    return {
+        "seconds": seconds,
+        "examples_per_second": examples / seconds,
+        "peak_mib": peak_memory_mib(),
+    }
 
 
 def alternate(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
