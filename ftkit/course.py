@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import psutil
 from latex2mathml.converter import convert as to_mathml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -21,6 +20,7 @@ from nbformat import NotebookNode
 from PIL import Image
 
 from ftkit.data import bundled
+from ftkit.devices import process_peak_mib
 from ftkit.errors import FtkitError, closest
 
 CELL_TIMEOUT_SECONDS = 300
@@ -106,20 +106,12 @@ def _execute(notebook: NotebookNode, folder: Path) -> tuple[float, str | None]:
         with client.setup_kernel():
             for index, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, index)
-            peak = _peak_mib(client.km.provisioner.pid)  # type: ignore[union-attr]
+            peak = process_peak_mib(client.km.provisioner.pid)  # type: ignore[union-attr]
     except CellExecutionError as error:
         return peak, f"{error.ename}: {error.evalue}"
     except (CellTimeoutError, DeadKernelError) as error:
         return peak, str(error).strip().splitlines()[0]
     return peak, None
-
-
-def _peak_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status")
-    if status.is_file():
-        (line,) = [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]
-        return int(line.split()[1]) / 1024
-    return psutil.Process(pid).memory_info().rss / 2**20
 
 
 def tidy(notebook: NotebookNode) -> NotebookNode:

@@ -1,7 +1,7 @@
 """Choose where and how precisely to compute: the device, bfloat16, the faster attention."""
 
 import os
-import sys
+from pathlib import Path
 
 import psutil
 import torch
@@ -45,9 +45,14 @@ def peak_memory_mib() -> float:
     """Return the most memory so far: of tensors on a GPU, else of the whole process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset / 2**20
-    import resource  # POSIX only
+    return process_peak_mib(os.getpid())
 
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+def process_peak_mib(pid: int) -> float:
+    """Return the peak resident memory of a process; where no system tells, the present one."""
+    status = Path(f"/proc/{pid}/status")
+    if status.is_file():
+        (line,) = [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
+    info = psutil.Process(pid).memory_info()
+    return getattr(info, "peak_wset", info.rss) / 2**20

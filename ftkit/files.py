@@ -1,4 +1,4 @@
-"""Read one labelled file (CSV, TSV, JSONL, Parquet) into rows that know where they came from."""
+"""Read one labelled file, from CSV to SQuAD, into rows that know where they came from."""
 
 import csv
 import io
@@ -10,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 from datasets import Dataset
 
+from ftkit.annotated import parse_conll, parse_squad
 from ftkit.errors import FtkitError, closest, raise_problems
 
 Row = dict[str, object]
@@ -24,7 +25,8 @@ def read_table(path: str | Path) -> Dataset:
     Parameters
     ----------
     path : str or Path
-        Ends in ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``. Text is UTF-8, with or without BOM.
+        Ends in ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, ``.conll`` (tagged words) or
+        ``.json`` (SQuAD's form). Text is UTF-8, with or without BOM.
 
     Returns
     -------
@@ -182,9 +184,16 @@ def _read_parquet(path: Path) -> Dataset:
     return _to_dataset(path, columns, first_row=1)
 
 
+def _read_annotated(path: Path, parse: Callable[[str, str], list[Row]]) -> Dataset:
+    rows = parse(_decode(path), path.name)
+    return Dataset.from_list(rows)
+
+
 READERS: dict[str, Callable[[Path], Dataset]] = {
     ".csv": lambda path: _read_delimited(path, ",", csv.QUOTE_MINIMAL),
     ".tsv": lambda path: _read_delimited(path, "\t", csv.QUOTE_NONE),
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
+    ".conll": lambda path: _read_annotated(path, parse_conll),
+    ".json": lambda path: _read_annotated(path, parse_squad),
 }

@@ -32,7 +32,7 @@ def test_dev_is_another_name_of_validation(folder):
 def test_a_folder_without_splits(tmp_path):
     assert message(tmp_path) == (
         f"{tmp_path}: holds no train, validation or test file. Expected one of: train.csv, "
-        "train.tsv, train.jsonl, train.parquet."
+        "train.tsv, train.jsonl, train.parquet, train.conll, train.json."
     )
 
 

@@ -127,7 +127,7 @@ def test_unknown_kind_and_missing_file(tmp_path):
     write(tmp_path / "train.csv", "text\none\n")
     assert message(tmp_path / "train.xlsx") == (
         'train.xlsx: cannot read a file that ends in ".xlsx". Expected one of: .csv, .tsv, .jsonl, '
-        ".parquet."
+        ".parquet, .conll, .json."
     )
     assert message(tmp_path / "trian.csv") == (
         f'{tmp_path / "trian.csv"}: no such file. Did you mean "train.csv"?'

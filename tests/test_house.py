@@ -20,7 +20,8 @@ ROOMS = {  # module: what it may import from ftkit
     "checkpoints": {"errors"},
     "config": {"errors"},
     "distributed": {"devices", "errors", "parameters"},
-    "files": {"errors"},
+    "annotated": {"errors"},
+    "files": {"annotated", "errors"},
     "hub": {"errors"},
     "parameters": {"errors"},
     "data": {"errors", "files", "hub"},
@@ -52,7 +53,7 @@ ROOMS = {  # module: what it may import from ftkit
     "estimation": {"batches", "config", "devices", "evaluation", "parameters", "training"},
     "plots": {"evaluation", "history"},
     "doctor": {"data", "devices", "errors", "hub", "models"},
-    "course": {"data", "errors"},
+    "course": {"data", "devices", "errors"},
     "train_command": {"checkpoints", "distributed", "saving"},
     "cli": {"config", "course", "doctor", "errors", "train_command"},
     "checks": {"data"},
@@ -148,3 +149,10 @@ def test_the_readme_shows_the_recorded_study():
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.split(START)[1].split(END)[0].strip() == table(read_study())
+
+
+def test_the_readme_shows_the_recorded_speeds():
+    from tests.benchmarks.report import SPEED_END, SPEED_START, speed_table
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.split(SPEED_START)[1].split(SPEED_END)[0].strip() == speed_table()

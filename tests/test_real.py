@@ -48,3 +48,18 @@ def test_the_leak_of_a_famous_benchmark_is_found():
     assert not any(
         "test" in pair for pair in ftkit.find_leaks(ftkit.remove_leaks(splits, [column]), [column])
     )
+
+
+def test_tagged_words_load_directly():
+    read = ftkit.files.read_table
+    sentences = read(DATASETS / "wnut17" / "wnut17train.conll")
+    assert len(sentences) == 3394
+    assert {tag[:2] for tags in sentences["tags"] for tag in tags} == {"B-", "I-", "O"}
+
+
+def test_squad_loads_directly():
+    questions = ftkit.files.read_table(
+        DATASETS / "squad_slice" / "derived_train_only_17articles.json"
+    )
+    assert len(questions) == 3939
+    assert len(set(questions["title"])) == 17

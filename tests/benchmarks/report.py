@@ -53,13 +53,42 @@ def draw(study: dict[str, Any]) -> None:
     ax.figure.savefig(FIGURE, metadata={"Date": None})
 
 
+SPEED_START, SPEED_END = "<!-- speed: start -->", "<!-- speed: end -->"
+
+
+def speed_table() -> str:
+    """Return the recorded speeds as a Markdown table."""
+    results = json.loads(bundled("results/training.json").read_text(encoding="utf-8"))
+    lines = [
+        "| trained | epochs | rival | rows a second | peak MiB | ftkit is faster by |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in results.values():
+        for name, run in entry["medians"].items():
+            ratio = f"{entry['ratios'][name]:.2f} ×" if name in entry["ratios"] else ""
+            lines.append(
+                f"| {entry['tune']} | {entry['epochs']} | {name} | "
+                f"{run['examples_per_second']:.1f} | {run['peak_mib']:.0f} | {ratio} |"
+            )
+    entry = next(iter(results.values()))
+    machine = f"{entry['device']}, threads: {entry['threads']}"
+    lines += ["", f"{machine}; {entry['rows']} rows of MRPC in batches of {entry['batch_size']}."]
+    return "\n".join(lines)
+
+
+def replace_between(text: str, start: str, end: str, new: str) -> str:
+    """Put new text between two marks."""
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{new}\n{end}{after}"
+
+
 def main() -> None:
-    """Rewrite the table in the README, and the figure."""
+    """Rewrite the tables in the README, and the figure."""
     study = read_study()
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{START}\n{table(study)}\n{END}{after}", encoding="utf-8")
+    text = replace_between(README.read_text(encoding="utf-8"), START, END, table(study))
+    text = replace_between(text, SPEED_START, SPEED_END, speed_table())
+    README.write_text(text, encoding="utf-8")
     draw(study)
 
 
