@@ -33,7 +33,8 @@ def complete_or_invisible(target: Path) -> Iterator[Path]:
 
     A process that is killed on the way leaves `target` as it was.
     """
-    beside, old = (target.with_name(f".{target.name}.{what}") for what in ("partial", "old"))
+    target = target.resolve()
+    beside, old = (_beside(target, what) for what in ("partial", "old"))
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
@@ -48,6 +49,30 @@ def complete_or_invisible(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f".{target.name}.{what}")
+
+
+def check_can_be_made(folder: Path) -> None:
+    """Raise `FtkitError` where no folder can be made, or filled with `complete_or_invisible`."""
+    try:
+        target = folder.resolve()
+        str(target).encode("utf-8")  # safetensors and tokenizers know no other names
+        beside = _beside(target, "partial")
+        above = next(path for path in target.parents if path.exists())
+        if not above.is_dir():
+            raise NotADirectoryError(f"{above} is a file")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(f"{above} is not writable")
+        for name in (*target.relative_to(above).parts, beside.name):
+            (above / name).exists()  # fails where a name is too long
+        beside.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # NUL; links in a ring
+        raise FtkitError(
+            f"{folder}: no folder can be made there: {error}. Choose another output."
+        ) from error
 
 
 def _flush(path: Path) -> None:
@@ -120,7 +145,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, Tensors, dict[str, Any]] | No
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             return _read(path)
-        except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+        except (OSError, ValueError, RecursionError, SafetensorError) as error:
             warnings.warn(f"{path} is skipped: {error}", CheckpointWarning, stacklevel=2)
     return None
 
@@ -128,14 +153,29 @@ def newest_checkpoint(folder: Path) -> tuple[Path, Tensors, dict[str, Any]] | No
 def _read(path: Path) -> tuple[Path, Tensors, dict[str, Any]]:
     if not (path / MANIFEST).is_file():
         raise ValueError(f"{MANIFEST} is missing")
-    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    manifest = _read_object(path / MANIFEST)
     for name, expected in manifest.items():
+        if Path(name).name != name:
+            raise ValueError(f"{MANIFEST} names {name!r}; expected names of files beside it")
         if not (path / name).is_file():
             raise ValueError(f"{name} is missing")
         found = _fingerprint(path / name)
+        if not isinstance(expected, dict) or set(expected) != set(found):
+            raise ValueError(f"{MANIFEST} does not say the bytes and the sha256 of {name}")
         if found["bytes"] != expected["bytes"]:
             raise ValueError(f"{name} has {found['bytes']} bytes; expected {expected['bytes']}")
         if found != expected:
             raise ValueError(f"{name} is damaged: its sha256 is not the one in {MANIFEST}")
-    tensors = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
-    return path, tensors, json.loads((path / STATE).read_text(encoding="utf-8"))
+    files = sorted(path.glob("*.safetensors"))
+    for file in (*files, path / STATE):
+        if file.name not in manifest:
+            raise ValueError(f"{MANIFEST} does not name {file.name}")
+    return path, {file.stem: load_file(file) for file in files}, _read_object(path / STATE)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        kind = type(values).__name__
+        raise ValueError(f"{kind!r} object in {path.name}; expected names with their values")
+    return values

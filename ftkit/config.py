@@ -102,4 +102,6 @@ class TrainingConfig:
         for name in ("warmup_steps", "weight_decay", "save_steps", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 problems.append(f"{name} is {getattr(self, name)}; expected 0 or more.")
+        if self.seed >= 2**64:
+            problems.append(f"seed is {self.seed}; expected less than 2^64.")
         raise_problems(problems)

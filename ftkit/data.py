@@ -67,9 +67,16 @@ def load_splits(source: str | Path, *, seed: int = 0) -> DatasetDict:
     >>> sorted(splits)
     ['test', 'train', 'validation']
     """
-    path = Path(source)
     if str(source) in bundled_names():
         return _load_folder(bundled(str(source)))
+    try:
+        return _load(source, seed)
+    except OSError as error:
+        raise FtkitError(f"{source}: cannot be read: {error.strerror or error}.") from error
+
+
+def _load(source: str | Path, seed: int) -> DatasetDict:
+    path = Path(source)
     if path.is_dir():
         return _load_folder(path)
     if path.is_file() or path.suffix.lower() in READERS:

@@ -76,7 +76,8 @@ def _decode(path: Path) -> str:
 
 def _to_dataset(path: Path, columns: dict[str, list], first_row: int) -> Dataset:
     size = len(next(iter(columns.values()), []))
-    where = [f"{path.name}, row {first_row + i}" for i in range(size)]
+    name = path.name.encode("utf-8", errors="backslashreplace").decode()
+    where = [f"{name}, row {first_row + i}" for i in range(size)]
     try:
         return Dataset.from_dict({**columns, "row": where})
     except OverflowError as error:

@@ -108,9 +108,9 @@ def _top(tune: str, layers: int) -> int:
     if tune == "head":
         return 0
     kind, _, number = tune.partition(":")
-    if kind != "top" or not number.isdigit():
+    if kind != "top" or not number.isdecimal():
         raise FtkitError(f'Cannot tune "{tune}". {closest(tune, PRESETS)}')
-    if not 1 <= int(number) <= layers:
+    if number.lstrip("0") not in map(str, range(1, layers + 1)):
         raise FtkitError(f'Cannot tune "{tune}": this model has layers 1 to {layers}.')
     return int(number)
 
@@ -205,7 +205,7 @@ def parameter_groups(
         if not (parameter.requires_grad if names is None else name in names):
             continue
         depth = depths.get(name, 1)
-        rate = learning_rate * layer_decay ** max(depth - 1, 0)
+        rate = _layer_rate(learning_rate, layer_decay, depth)
         rate = head_learning_rate if depth == 0 and head_learning_rate else rate
         decay = weight_decay if parameter.dim() > 1 else 0.0  # biases and norms are vectors
         group = groups.setdefault(
@@ -214,6 +214,16 @@ def parameter_groups(
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
+
+
+def _layer_rate(learning_rate: float, layer_decay: float, depth: int) -> float:
+    try:
+        return learning_rate * layer_decay ** max(depth - 1, 0)
+    except OverflowError as error:
+        raise FtkitError(
+            f"layer_decay is {layer_decay}, and its power of {depth - 1} is too large; expected "
+            f"a share, such as 0.9."
+        ) from error
 
 
 def freeze_modules(model: nn.Module) -> None:

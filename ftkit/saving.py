@@ -2,19 +2,26 @@
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ftkit.checkpoints import FOLDER, complete_or_invisible
+from ftkit.checkpoints import FOLDER, check_can_be_made, complete_or_invisible
 from ftkit.errors import FtkitError
 from ftkit.models import load_pretrained
 from ftkit.parameters import merge_lora
 from ftkit.tasks import SequenceClassification, task_from_dict
 
 TASK_FILE = "task.json"
+UNREADABLE = (  # what transformers raises where a config or a tokenizer is not of its form
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError),
+    *(RecursionError, SafetensorError, StrictDataclassError, TypeError, ValueError),
+)
 
 
 def save_pretrained(
@@ -43,22 +50,29 @@ def save_pretrained(
     Raises
     ------
     FtkitError
-        The folder exists and `overwrite` is False.
+        The folder exists and `overwrite` is False, or it cannot be written.
     """
     target = Path(output_dir)
     check_output_dir(target, overwrite=overwrite)
-    with complete_or_invisible(target) as beside:
-        merge_lora(copy.deepcopy(model)).save_pretrained(beside)  # type: ignore[operator]
-        tokenizer.save_pretrained(beside)
-        for name, values in ((TASK_FILE, task.to_dict()), ("training.json", record)):
-            if values is not None:
-                text = json.dumps(values, ensure_ascii=False, indent=2)
-                (beside / name).write_text(text + "\n", encoding="utf-8")
+    try:
+        with complete_or_invisible(target) as beside:
+            merge_lora(copy.deepcopy(model)).save_pretrained(beside)  # type: ignore[operator]
+            tokenizer.save_pretrained(beside)
+            for name, values in ((TASK_FILE, task.to_dict()), ("training.json", record)):
+                if values is not None:
+                    text = json.dumps(values, ensure_ascii=False, indent=2)
+                    path, errors = beside / name, "backslashreplace"  # file names may be no UTF-8
+                    path.write_text(text + "\n", encoding="utf-8", errors=errors)
+    except (OSError, SafetensorError) as error:
+        raise FtkitError(
+            f"{target}: could not be written: {error}. What stood there is as it was."
+        ) from error
     return target
 
 
 def check_output_dir(output_dir: Path, *, overwrite: bool = False, resume: bool = False) -> None:
-    """Raise `FtkitError` where training into this folder would destroy something."""
+    """Raise `FtkitError` where training into this folder would fail, or destroy something."""
+    check_can_be_made(output_dir)
     if not output_dir.exists():
         return
     held = [path.name for path in output_dir.iterdir()] if output_dir.is_dir() else ["a file"]
@@ -84,10 +98,10 @@ def load_saved(
     Raises
     ------
     FtkitError
-        The folder is missing, or holds no task, weights or config.
+        The folder is missing, holds no task, weights or config, or one of them is damaged.
     """
     path = Path(folder)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # False, too, for what can be no name
         raise FtkitError(f"{path}: no such folder. Expected one that `ftkit train` wrote.")
     if not (path / TASK_FILE).is_file():
         raise FtkitError(
@@ -95,6 +109,35 @@ def load_saved(
         )
     try:
         task = task_from_dict(json.loads((path / TASK_FILE).read_text(encoding="utf-8")))
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise FtkitError(f"{path / TASK_FILE}: not a task: {error}") from error
-    return task, *load_pretrained(path, task)
+    try:
+        _check_layers(path)
+        return task, *load_pretrained(path, task)
+    except FtkitError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, UNREADABLE) or type(error) is Exception):  # as tokenizers raises
+            raise
+        raise FtkitError(
+            f"{path}: config, tokenizer or weights are not as `ftkit train` wrote them: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_layers(folder: Path) -> None:
+    """Raise `FtkitError` where the config asks for more layers than any weights could fill.
+
+    Transformers makes all layers before it looks at the weights.
+    """
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    layers = getattr(config, "num_hidden_layers", 0)
+    n_tensors = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            n_tensors += len(weights.keys())
+    if layers > n_tensors > 0:
+        raise FtkitError(
+            f"{folder / 'config.json'}: num_hidden_layers is {layers}, and the weights hold only "
+            f"{n_tensors} tensors. Expected the config that `ftkit train` wrote."
+        )

@@ -10,7 +10,7 @@ from torch import nn
 
 from ftkit.config import TrainingConfig
 from ftkit.distributed import shared_like, whole
-from ftkit.errors import raise_problems
+from ftkit.errors import FtkitError, raise_problems
 
 FREE_TO_CHANGE = ("gradient_accumulation_steps", "save_steps")  # between two halves of a run
 
@@ -35,13 +35,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` gave."""
+    """Put back what `optimizer_tensors` gave, or raise `FtkitError` where it is not that."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    check_tensors("optimizer", _expected_state(optimizer, parameters), tensors, some=True)
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         shared = shared_like(tensor, parameters[int(index)])
         state.setdefault(int(index), {})[name] = shared
+    names = {frozenset(values) for values in state.values()}
+    if len(names) > 1:
+        raise FtkitError(f"The checkpoint's optimizer is incomplete: {sorted(map(sorted, names))}.")
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -54,6 +58,54 @@ def identity(
     options["unfreeze"] = [list(pair) for pair in config.unfreeze]
     data = {"rows": len(lengths), "row lengths": _hash(lengths)}
     return {**options, **data, "trained parameters": _hash(names)}
+
+
+def _expected_state(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return a tensor of the right shape for every one that the optimizer may hold."""
+    probe = nn.Parameter(torch.zeros(1))
+    probe.grad = torch.zeros(1)
+    small = type(optimizer)([probe], lr=0.0)  # type: ignore[call-arg]
+    small.step()
+    names = [name for name, value in small.state[probe].items() if isinstance(value, torch.Tensor)]
+    return {
+        f"{i}.{name}": torch.zeros(()) if name == "step" else parameter
+        for i, parameter in enumerate(parameters)
+        for name in names
+    }
+
+
+def check_tensors(
+    what: str, ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], *, some: bool = False
+) -> None:
+    """Raise `FtkitError` unless a checkpoint holds our tensors, or only some, each in its shape."""
+    problems = [
+        f"The checkpoint's {what} has a tensor {name}, and this run has none."
+        for name in theirs
+        if name not in ours
+    ]
+    for name, tensor in ours.items():
+        wanted, found = (_form(tensor), _form(theirs[name])) if name in theirs else ("", "")
+        if name not in theirs and not some:
+            problems.append(f"The checkpoint's {what} has no tensor {name}.")
+        elif wanted != found:
+            problems.append(f"The checkpoint's {what} has {name} as {found}; expected {wanted}.")
+    raise_problems(problems)
+
+
+def _form(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {tensor.dtype}"
+
+
+def check_progress(progress: Any) -> None:
+    """Raise `FtkitError` unless a checkpoint says how far it is, and what run it is of."""
+    for name, kind in (("step", int), ("micro_batches", int), ("identity", dict)):
+        value = progress.get(name) if isinstance(progress, dict) else None
+        if type(value) is not kind or (kind is int and value < (name == "micro_batches")):
+            raise FtkitError(
+                f"The checkpoint's {name} is {value!r}; expected what an earlier run wrote."
+            )
 
 
 def _hash(values: Sequence[object]) -> str:
