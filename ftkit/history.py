@@ -106,13 +106,9 @@ def train(
 
 
 def _progress(run: TrainingRun) -> tqdm:
-    return tqdm(
-        total=run.total_steps,
-        initial=run.step,
-        desc="training",
-        unit="step",
-        disable=distributed.rank() > 0,
-    )
+    """Return a progress bar; the first process shows it, unless TQDM_DISABLE says no."""
+    silent: dict[str, Any] = {"disable": True} if distributed.rank() > 0 else {}
+    return tqdm(total=run.total_steps, initial=run.step, desc="training", unit="step", **silent)
 
 
 def _due(run: TrainingRun) -> bool:
