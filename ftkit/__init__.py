@@ -17,17 +17,19 @@ from ftkit.parameters import (
     set_trainable,
 )
 from ftkit.saving import load_saved, save_pretrained
-from ftkit.tasks import SequenceClassification
+from ftkit.tasks import CausalLM, MaskedLM, SequenceClassification
 from ftkit.training import Step, TrainingRun
 
 __version__ = "0.1.0"
 __all__ = [
+    "CausalLM",
     "CheckpointWarning",
     "Comparison",
     "Estimate",
     "FtkitError",
     "History",
     "LeakWarning",
+    "MaskedLM",
     "Report",
     "SequenceClassification",
     "Step",

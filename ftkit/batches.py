@@ -12,6 +12,7 @@ BUCKET_BATCHES = 50  # sort by length within this many batches; the field's usua
 EVALUATION_BATCH_SIZE = 64
 PADDING = {"labels": -100}  # what the loss ignores; every other column is padded with 0
 MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels")
+SPAN_COLUMNS = ("start_positions", "end_positions")  # the labels of a question's answer
 Batch = dict[str, torch.Tensor]
 
 
@@ -19,7 +20,8 @@ def check_encoded(dataset: Dataset | DatasetDict) -> None:
     """Raise `FtkitError` unless this is one encoded split with rows to train on."""
     if isinstance(dataset, DatasetDict):
         raise FtkitError('A DatasetDict came; expected one split, such as encoded["train"].')
-    missing = [name for name in ("input_ids", "labels") if name not in dataset.column_names]
+    wanted = ("input_ids", *(() if SPAN_COLUMNS[0] in dataset.column_names else ("labels",)))
+    missing = [name for name in wanted if name not in dataset.column_names]
     if missing:
         raise FtkitError(
             f"The data set has no column {' and no '.join(missing)}; its columns are "
@@ -89,9 +91,10 @@ def collate(dataset: Dataset, rows: Sequence[int], pad_token_id: int | None = 0)
     -------
     dict of torch.Tensor
         ``input_ids`` and masks ``(batch, longest)``; ``labels`` ``(batch,)``, or
-        ``(batch, longest)`` padded with -100.
+        ``(batch, longest)`` padded with -100; positions of a span ``(batch,)``.
     """
-    columns = [name for name in MODEL_COLUMNS if name in dataset.column_names]
+    known = (*MODEL_COLUMNS, *SPAN_COLUMNS)
+    columns = [name for name in known if name in dataset.column_names]
     values = dataset.select_columns(columns)[list(rows)]
     padding = {**PADDING, "input_ids": pad_token_id or 0}
     return {name: _to_tensor(values[name], padding.get(name, 0)) for name in columns}

@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from datasets import DatasetDict, concatenate_datasets
-from scipy.special import softmax
 
 import ftkit
 from ftkit.config import OPTIMIZERS, SCHEDULES
 from ftkit.errors import FtkitError, StoppedError, closest
+from ftkit.tasks import TASKS
 from ftkit.train_command import run_train, show_warning
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: everything is saved, start me again with --resume
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands.add_parser("train", help="fine-tune a checkpoint and save it"))
     _add_evaluate(commands.add_parser("evaluate", help="score a saved model on a split"))
-    _add_predict(commands.add_parser("predict", help="let a saved model label texts"))
+    _add_predict(commands.add_parser("predict", help="let a saved model answer texts"))
     doctor = commands.add_parser("doctor", help="check this machine")
     doctor.set_defaults(run=run_doctor)
     _add_course(commands.add_parser("course", help="run the notebooks and write them as HTML"))
@@ -68,13 +69,14 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="SOURCE",
-        help="bundled name, file or folder of CSV/TSV/JSONL/Parquet, or hub id[:config]",
+        help="bundled name, file, folder of CSV/TSV/JSONL/Parquet/CoNLL/SQuAD, or hub id[:config]",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--checkpoint", default="minilm", help="bundled name, folder or hub id")
+    parser.add_argument("--task", choices=sorted(TASKS), help="default: what the columns are for")
+    parser.add_argument(
+        "--checkpoint", help="bundled name, folder or hub id; default: the task's own small model"
+    )
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
-    parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs")
-    parser.add_argument("--label-column", metavar="COLUMN")
     parser.add_argument(
         "--tune",
         nargs="+",
@@ -90,7 +92,17 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard", action="store_true", help="share the model out over torchrun's processes"
     )
+    _add_columns(parser)
     _add_config(parser)
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a row holds."""
+    parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs")
+    parser.add_argument("--label-column", metavar="COLUMN")
+    parser.add_argument(
+        "--prompt-columns", nargs="+", metavar="COLUMN", help="what a causal-lm task is given"
+    )
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -147,16 +159,19 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_predict)
     parser.add_argument("model", metavar="DIR", help="a folder that `ftkit train` wrote")
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="two texts each for a pair task")
+    parser.add_argument("--seed", type=int, default=42, help="of text drawn at random; default: 42")
 
 
 def run_predict(args: argparse.Namespace) -> int:
-    """``ftkit predict``: print label, probability and text, one row a line."""
+    """``ftkit predict``: print what the model says, then the text; one row a line."""
     task, tokenizer, model = ftkit.load_saved(args.model)
-    size = len(task.text_columns)
+    size = len(task.given_columns)
     rows = [args.texts[i : i + size] for i in range(0, len(args.texts), size)]
-    probabilities = softmax(ftkit.predict(model, task.encode_texts(rows, tokenizer)), axis=-1)
-    for row, chances in zip(rows, probabilities, strict=True):
-        print(task.labels[chances.argmax()], f"{chances.max():.3f}", *row, sep="\t")
+    encoded = task.encode_texts(rows, tokenizer)
+    torch.manual_seed(args.seed)
+    answers = task.read(ftkit.predict(model, encoded, task), encoded, tokenizer)
+    for row, answer in zip(rows, answers, strict=True):
+        print(*answer, *row, sep="\t")
     return 0
 
 

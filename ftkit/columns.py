@@ -19,9 +19,14 @@ KNOWN_LABEL_COLUMNS = ("label", "labels")
 MOST_CLASSES = 1000  # the confusion matrix has its square in numbers
 
 
-def guess_text_columns(dataset: Dataset, given: Sequence[str] | None = None) -> tuple[str, ...]:
+def guess_text_columns(
+    dataset: Dataset,
+    given: Sequence[str] | None = None,
+    known: Iterable[tuple[str, ...]] = KNOWN_TEXT_COLUMNS,
+    option: str = "--text-columns",
+) -> tuple[str, ...]:
     """Return the given columns once they are known to exist, or else the first usual ones."""
-    return _guess(dataset, given, KNOWN_TEXT_COLUMNS, "--text-columns")
+    return _guess(dataset, given, known, option)
 
 
 def guess_label_column(dataset: Dataset, given: str | None = None) -> str:

@@ -13,6 +13,7 @@ from ftkit.config import TrainingConfig
 from ftkit.devices import peak_memory_mib
 from ftkit.evaluation import predict
 from ftkit.parameters import layer_list
+from ftkit.tasks import Task
 from ftkit.training import TrainingRun
 
 TRIAL_STEPS = 10
@@ -47,7 +48,11 @@ class Estimate:
 
 
 def estimate(
-    model: nn.Module, encoded: DatasetDict, config: TrainingConfig | None = None
+    model: nn.Module,
+    encoded: DatasetDict,
+    config: TrainingConfig | None = None,
+    *,
+    task: Task | None = None,
 ) -> Estimate:
     """Estimate time and memory of `train` by a trial of ten steps; the model stays as it is.
 
@@ -60,6 +65,8 @@ def estimate(
     encoded : DatasetDict
         From ``task.encode``.
     config : TrainingConfig, optional
+    task : Task, optional
+        Needed where the task is not a classification: decides how rows are validated.
 
     Returns
     -------
@@ -80,12 +87,12 @@ def estimate(
     batches = epoch_order(lengths, config.batch_size, config.seed, 0)
     before = [(p, p.detach().clone(), p.requires_grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
-    cost = _trial(model, encoded["train"].select(_sample(lengths, batches)), config)
+    cost = _trial(model, encoded["train"].select(_sample(lengths, batches)), config, task)
     tokens = config.num_train_epochs * _padded(batches, lengths)
     total = cost.fill * sum(lengths) + cost.step * tokens
     if "validation" in encoded:
         passes = cost.frozen_share + config.num_train_epochs * (1 - cost.frozen_share)
-        total += passes * _validation_seconds(model, encoded["validation"])
+        total += passes * _validation_seconds(model, encoded["validation"], task)
     memory = peak_memory_mib()
     with torch.no_grad():
         for parameter, value, trains in before:
@@ -103,9 +110,9 @@ class _Cost:
     frozen_share: float  # of the layers, whose outputs are stored
 
 
-def _trial(model: nn.Module, rows: Dataset, config: TrainingConfig) -> _Cost:
+def _trial(model: nn.Module, rows: Dataset, config: TrainingConfig, task: Task | None) -> _Cost:
     """Time ten steps, spread over the run so that each stage of gradual unfreezing is met."""
-    predict(model, rows.select(range(min(8, len(rows)))))  # the first call of all is slow
+    predict(model, rows.select(range(min(8, len(rows)))), task)  # the first call of all is slow
     start = time.perf_counter()
     run = TrainingRun(model, rows, replace(config, save_steps=0))
     fill = (time.perf_counter() - start) / sum(run.lengths) if run.frozen else 0.0
@@ -136,8 +143,8 @@ def _padded(batches: list[list[int]], lengths: list[int]) -> int:
     return sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
 
 
-def _validation_seconds(model: nn.Module, split: Dataset) -> float:
+def _validation_seconds(model: nn.Module, split: Dataset, task: Task | None) -> float:
     rows = range(0, len(split), max(1, len(split) // VALIDATION_ROWS))
     start = time.perf_counter()
-    predict(model, split.select(rows))
+    predict(model, split.select(rows), task)
     return (time.perf_counter() - start) * len(split) / len(rows)

@@ -16,18 +16,19 @@ from ftkit.batches import EVALUATION_BATCH_SIZE, collate, length_order, row_leng
 from ftkit.devices import supports_bf16
 from ftkit.errors import FtkitError
 from ftkit.frozen import FrozenLayers
-from ftkit.tasks import SequenceClassification
+from ftkit.tasks.base import Task, logits_of
 
 
 @torch.inference_mode()
 def predict(
     model: nn.Module,
     dataset: Dataset,
+    task: Task | None = None,
     *,
     bf16: bool | None = None,
     frozen: FrozenLayers | None = None,
-) -> np.ndarray:
-    """Return the model's logits for every row, in the rows' order.
+) -> Any:
+    """Return what the model says of every row, in the rows' order.
 
     Parameters
     ----------
@@ -35,6 +36,8 @@ def predict(
         Put in eval mode for the call, and back.
     dataset : datasets.Dataset
         One encoded split.
+    task : Task, optional
+        Decides what is kept of a row, see ``task.outputs``; by default the logits.
     bf16 : bool, optional
         Compute in bfloat16; by default where the hardware does.
     frozen : FrozenLayers, optional
@@ -43,6 +46,7 @@ def predict(
     Returns
     -------
     ndarray of shape (n_rows, n_labels), float32
+        For a task whose rows have outputs of different shapes: a list of ndarray.
     """
     if isinstance(dataset, DatasetDict):
         raise FtkitError(
@@ -51,24 +55,26 @@ def predict(
     device = next(model.parameters()).device
     use_bf16 = supports_bf16(device) if bf16 is None else bf16
     pad: Any = model.config.pad_token_id  # type: ignore[union-attr]
-    inputs = dataset.remove_columns([n for n in ("labels",) if n in dataset.column_names])
+    size = task.evaluation_batch_size if task else EVALUATION_BATCH_SIZE
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    logits, order = [], length_order(row_lengths(inputs), EVALUATION_BATCH_SIZE)
-    for rows in order:
-        batch = {name: t.to(device) for name, t in collate(inputs, rows, pad).items()}
+    outputs: dict[int, np.ndarray] = {}
+    for rows in length_order(row_lengths(dataset), size):
+        batch = {name: t.to(device) for name, t in collate(dataset, rows, pad).items()}
         stored = frozen.reuse(rows) if frozen else nullcontext()
         with stored, torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
-            logits.append(model(**batch).logits.float().cpu())
+            found = task.outputs(model, batch) if task else logits_of(model, batch)
+        outputs.update(zip(rows, found, strict=True))
     for module, training in modes:
         module.training = training
-    back = np.argsort(np.concatenate([np.array(rows) for rows in order]))
-    return torch.cat(logits).numpy()[back]
+    ordered = [outputs[row] for row in range(len(dataset))]
+    equal = len({output.shape for output in ordered}) == 1
+    return np.stack(ordered) if equal else ordered
 
 
 @dataclass(frozen=True)
 class Report:
-    """Scores of one model on one split, and the predictions that they rest on.
+    """Scores of one model on one split, and the outputs that they rest on.
 
     Attributes
     ----------
@@ -76,17 +82,34 @@ class Report:
         Metric name → value.
     intervals : dict of tuple
         Metric name → 95 % bootstrap interval ``(low, high)``; empty where none was asked for.
-    logits : ndarray of shape (n_rows, n_labels)
-    labels : ndarray of shape (n_rows,)
-    label_names : tuple of str
+    outputs, references
+        What the model said of each row and what it was counted against: for a classification
+        `logits` of shape (n_rows, n_labels) and `labels` of shape (n_rows,); else see the task.
+    right : ndarray of shape (n_rows,), bool
+        Which rows are wholly right.
     """
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    logits: np.ndarray = field(repr=False)
-    labels: np.ndarray = field(repr=False)
-    label_names: tuple[str, ...]
-    task: SequenceClassification = field(repr=False)
+    outputs: Any = field(repr=False)
+    references: Any = field(repr=False)
+    right: np.ndarray = field(repr=False)
+    task: Task = field(repr=False)
+
+    @property
+    def logits(self) -> np.ndarray:
+        """The outputs of a classification, shape (n_rows, n_labels)."""
+        return self.outputs
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The references of a classification, shape (n_rows,)."""
+        return self.references
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.task.labels  # type: ignore[attr-defined]
 
     @property
     def predictions(self) -> np.ndarray:
@@ -106,11 +129,11 @@ class Report:
     def to_dict(self) -> dict[str, object]:
         """Return one flat object: metric → value, with ``intervals`` and ``rows`` beside."""
         intervals = {name: list(pair) for name, pair in self.intervals.items()}
-        return {**self.metrics, "intervals": intervals, "rows": len(self.labels)}
+        return {**self.metrics, "intervals": intervals, "rows": len(self.right)}
 
     def __str__(self) -> str:
         """Return a small table: one metric a line."""
-        lines = [f"{len(self.labels)} rows"]
+        lines = [f"{len(self.right)} rows"]
         for name, value in self.metrics.items():
             low, high = self.intervals.get(name, (None, None))
             interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
@@ -121,7 +144,7 @@ class Report:
 def evaluate(
     model: nn.Module,
     dataset: Dataset,
-    task: SequenceClassification,
+    task: Task,
     *,
     n_resamples: int = 2000,
     seed: int = 0,
@@ -138,7 +161,7 @@ def evaluate(
     model : PreTrainedModel
     dataset : datasets.Dataset
         One split of ``task.encode``.
-    task : SequenceClassification
+    task : Task
     n_resamples : int
         0 leaves the intervals out.
     seed : int
@@ -156,25 +179,27 @@ def evaluate(
     >>> report.metrics["accuracy"], report.intervals["accuracy"]  # doctest: +SKIP
     (0.858, (0.826, 0.886))
     """
-    logits = predict(model, dataset, bf16=bf16, frozen=frozen)
-    return make_report(task, logits, np.array(dataset["labels"]), n_resamples, seed)
+    outputs = predict(model, dataset, task, bf16=bf16, frozen=frozen)
+    return make_report(task, outputs, task.references(dataset), n_resamples, seed)
 
 
 def make_report(
-    task: SequenceClassification,
-    logits: np.ndarray,
-    labels: np.ndarray,
+    task: Task,
+    outputs: Any,
+    references: Any,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Report:
-    """Score logits that are there already; see `evaluate`."""
-    statistics = task.row_statistics(logits, labels)
+    """Score outputs that are there already, such as logits against labels; see `evaluate`."""
+    statistics = task.row_statistics(outputs, references)
     metrics = {name: float(v) for name, v in task.metrics(statistics.sum(axis=0)).items()}
     intervals = {}
     if n_resamples:
-        drawn = task.metrics(bootstrap_weights(len(labels), n_resamples, seed) @ statistics)
+        weights = bootstrap_weights(statistics.shape[0], n_resamples, seed)
+        drawn = task.metrics(weights @ statistics)
         intervals = {name: _interval(values) for name, values in drawn.items()}
-    return Report(metrics, intervals, logits, labels, task.labels, task)
+    right = task.right(outputs, references)
+    return Report(metrics, intervals, outputs, references, right, task)
 
 
 def bootstrap_weights(n_rows: int, n_resamples: int, seed: int = 0) -> np.ndarray:
@@ -235,16 +260,16 @@ def compare(report_a: Report, report_b: Report, *, n_resamples: int = 2000) -> C
     McNemar 1947; Dietterich 1998, "Approximate statistical tests for comparing supervised
     classification learning algorithms".
     """
-    if not np.array_equal(report_a.labels, report_b.labels):
+    rows_a, rows_b = len(report_a.right), len(report_b.right)
+    if rows_a != rows_b or not _same(report_a.references, report_b.references):
         raise FtkitError(
-            f"The reports are of other rows ({len(report_a.labels)} and {len(report_b.labels)}): "
+            f"The reports are of other rows ({rows_a} and {rows_b}): "
             f"a paired comparison needs both models on the same split."
         )
-    task, labels = report_a.task, report_a.labels
-    weights = bootstrap_weights(len(labels), n_resamples)
-    both = [task.row_statistics(report.logits, labels) for report in (report_a, report_b)]
+    task, weights = report_a.task, bootstrap_weights(rows_a, n_resamples)
+    both = [task.row_statistics(r.outputs, r.references) for r in (report_a, report_b)]
     drawn_a, drawn_b = (task.metrics(weights @ statistics) for statistics in both)
-    right_a, right_b = (report.predictions == labels for report in (report_a, report_b))
+    right_a, right_b = report_a.right, report_b.right
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     names: Sequence[str] = list(report_a.metrics)
     return Comparison(
@@ -254,3 +279,9 @@ def compare(report_a: Report, report_b: Report, *, n_resamples: int = 2000) -> C
         only_b,
         float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
     )
+
+
+def _same(references: Any, others: Any) -> bool:
+    if isinstance(references, np.ndarray):
+        return np.array_equal(references, others)
+    return references == others

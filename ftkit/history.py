@@ -57,7 +57,7 @@ def train(
         Trained in place.
     encoded : DatasetDict
         From ``task.encode``. Without a ``validation`` split the last weights are kept.
-    task : SequenceClassification
+    task : Task
         Its ``best_metric`` decides which epoch is the best; the earlier one where two are equal.
     config : TrainingConfig, optional
     output_dir : str or Path, optional
@@ -121,9 +121,11 @@ def _validate(
 ) -> Best | None:
     """Score the model; return a copy of what trains where no epoch before was as good."""
     report = evaluate(run.model, split, task, n_resamples=0, bf16=run.bf16, frozen=frozen)
-    history.evaluations.append({**report.metrics, "loss": float(report.losses.mean())})
+    loss = {} if "loss" in report.metrics else {"loss": float(report.losses.mean())}
+    history.evaluations.append({**report.metrics, **loss})
     scores = [metrics[task.best_metric] for metrics in history.evaluations]
-    if scores.index(max(scores)) < len(scores) - 1:
+    best = max(scores) if task.greater_is_better else min(scores)
+    if scores.index(best) < len(scores) - 1:
         return None
     history.best_epoch = len(scores)
     trained = {id(parameter) for parameter in run.parameters()}

@@ -11,9 +11,10 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.utils import logging
 
 from ftkit import hub
+from ftkit.data import bundled
 from ftkit.devices import attention_for, best_device
 from ftkit.errors import FtkitError, closest
-from ftkit.tasks import SequenceClassification
+from ftkit.tasks import Task
 
 BUNDLED_MODELS = {
     # name: (package that carries it, hub id, sha256 of the published model.safetensors)
@@ -27,7 +28,7 @@ BUNDLED_MODELS = {
 
 def load_pretrained(
     checkpoint: str | Path,
-    task: SequenceClassification,
+    task: Task,
     *,
     revision: str | None = None,
     pretrained: bool = True,
@@ -38,8 +39,9 @@ def load_pretrained(
     Parameters
     ----------
     checkpoint : str or Path
-        A bundled name (``"minilm"``), a folder, or a hub id (``"google-bert/bert-base-uncased"``).
-    task : SequenceClassification
+        A bundled name (``"minilm"``, ``"tiny-stories-gpt"``), a folder, or a hub id
+        (``"google-bert/bert-base-uncased"``).
+    task : Task
     revision : str, optional
         Branch, tag or commit of a hub id.
     pretrained : bool
@@ -116,13 +118,19 @@ def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrai
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
-    body = model.base_model_prefix + "."
+    body = model.base_model_prefix + "." if task.new_head else ""
     lacking = sorted(key for key in info["missing_keys"] if key.startswith(body))
     lacking = [key for key in lacking if ".pooler." not in key]  # a masked model has no pooler
     if lacking:
+        question = (
+            "Is it a checkpoint of another architecture?"
+            if task.new_head
+            else f"For {task.name} take one that was saved with its head, such as "
+            f"{task.default_checkpoint}."
+        )
         raise FtkitError(
             f"{source}: the weights lack {len(lacking)} parameters of {type(model).__name__}, "
-            f"such as {lacking[0]}. Is it a checkpoint of another architecture?"
+            f"such as {lacking[0]}. {question}"
         )
     return model
 
@@ -138,6 +146,8 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> str:
     name = str(checkpoint)
     if name in BUNDLED_MODELS:
         return _locate_bundled(name)
+    if name in own_models():
+        return str(bundled("models") / name)
     if Path(name).is_dir():
         files = [str(path.relative_to(name)) for path in Path(name).rglob("*")]
         check_files(name, files)
@@ -145,11 +155,16 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> str:
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise FtkitError(
             f'"{name}" is no bundled model, no folder and no hub id. '
-            f"{closest(name, BUNDLED_MODELS)}"
+            f"{closest(name, [*BUNDLED_MODELS, *own_models()])}"
         )
     if not hub.is_cached(name, "model", revision):
         check_files(name, hub.file_names(name, "model", revision))
     return name
+
+
+def own_models() -> list[str]:
+    """List the small models that this course pretrained and brings along."""
+    return sorted(path.parent.name for path in bundled("models").glob("*/model.safetensors"))
 
 
 def _locate_bundled(name: str) -> str:

@@ -15,7 +15,7 @@ from ftkit.checkpoints import FOLDER, check_can_be_made, complete_or_invisible
 from ftkit.errors import FtkitError
 from ftkit.models import load_pretrained
 from ftkit.parameters import merge_lora
-from ftkit.tasks import SequenceClassification, task_from_dict
+from ftkit.tasks import Task, task_from_dict
 
 TASK_FILE = "task.json"
 UNREADABLE = (  # what transformers raises where a config or a tokenizer is not of its form
@@ -28,7 +28,7 @@ def save_pretrained(
     output_dir: str | Path,
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    task: SequenceClassification,
+    task: Task,
     *,
     overwrite: bool = False,
     record: dict[str, Any] | None = None,
@@ -92,7 +92,7 @@ def check_output_dir(output_dir: Path, *, overwrite: bool = False, resume: bool 
 
 def load_saved(
     folder: str | Path,
-) -> tuple[SequenceClassification, PreTrainedTokenizerBase, PreTrainedModel]:
+) -> tuple[Task, PreTrainedTokenizerBase, PreTrainedModel]:
     """Load what `save_pretrained` wrote: task, tokenizer and model.
 
     Raises

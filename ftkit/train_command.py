@@ -2,19 +2,22 @@
 
 import argparse
 import dataclasses
+import inspect
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import transformers
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 import ftkit
 from ftkit import distributed
 from ftkit.checkpoints import FOLDER
 from ftkit.saving import TASK_FILE, check_output_dir
+from ftkit.tasks import Task, find_task
+
+COLUMN_OPTIONS = ("text_columns", "label_column", "prompt_columns")
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -37,8 +40,9 @@ def run_train(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
     splits = ftkit.load_splits(args.data)
-    task = ftkit.SequenceClassification.infer(splits, args.text_columns, args.label_column)
+    task = _infer_task(args, splits)
     task.check(splits)
+    args.checkpoint = args.checkpoint or task.default_checkpoint
     tokenizer, model = ftkit.load_pretrained(
         args.checkpoint, task, revision=args.revision, seed=config.seed
     )
@@ -58,15 +62,27 @@ def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
     record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
     ftkit.save_pretrained(args.output, model, tokenizer, task, overwrite=True, record=record)
     if history.best_epoch:
-        _print_verdict(history, task, encoded["validation"]["labels"])
+        _print_verdict(history, task, encoded["validation"])
     print(f"saved in {args.output}")
+
+
+def _infer_task(args: argparse.Namespace, splits: DatasetDict) -> Task:
+    """Make the task, by its name or by the columns; complain of columns that it has no use for."""
+    kind = find_task(args.task, splits)
+    known = inspect.signature(kind.infer).parameters
+    given = {name: getattr(args, name) for name in COLUMN_OPTIONS if getattr(args, name)}
+    unused = [name for name in given if name not in known]
+    if unused:
+        option = "--" + unused[0].replace("_", "-")
+        raise ftkit.FtkitError(f"{option} says nothing to the task {kind.name}; leave it out.")
+    return kind.infer(splits, **given)
 
 
 def _begin(args: argparse.Namespace, splits: DatasetDict, task: Any, model: Any) -> None:
     """Say what is about to happen; drop the checkpoints of a run that is not gone on with."""
     trainable, total = ftkit.count_parameters(model)
     sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
-    print(f"{sizes} rows; {', '.join(task.text_columns)} → {', '.join(task.labels)}")
+    print(f"{sizes} rows; {task.describe()}")
     print(f"{trainable:,} of {total:,} parameters train")
     folder = args.output / FOLDER
     if not args.resume:
@@ -75,9 +91,13 @@ def _begin(args: argparse.Namespace, splits: DatasetDict, task: Any, model: Any)
         print(f"no checkpoint in {args.output}; training begins")
 
 
-def _print_verdict(history: ftkit.History, task: Any, labels: Sequence[int]) -> None:
-    """Print the best score on validation beside that of one answer for all rows."""
-    score = history.evaluations[history.best_epoch - 1]["accuracy"]
+def _print_verdict(history: ftkit.History, task: Task, validation: Dataset) -> None:
+    """Print the best score on validation; of classes, beside that of one answer for all rows."""
+    score = history.evaluations[history.best_epoch - 1][task.best_metric]
+    if not isinstance(task, ftkit.SequenceClassification):
+        print(f"validation {task.best_metric} {score:.3f} after epoch {history.best_epoch}")
+        return
+    labels = validation["labels"]
     ((commonest, count),) = Counter(labels).most_common(1)
     share = count / len(labels)
     print(

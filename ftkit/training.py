@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -154,7 +154,7 @@ class TrainingRun:
             try:
                 return self._backward(batch)
             except (RuntimeError, MemoryError) as error:
-                rows = -(-len(batch["labels"]) // (self.micro_batches * distributed.world_size()))
+                rows = -(-len(batch["rows"]) // (self.micro_batches * distributed.world_size()))
                 if not is_out_of_memory(error) or rows == 1 or distributed.world_size() > 1:
                     raise
             self.micro_batches *= 2
@@ -171,7 +171,7 @@ class TrainingRun:
         freeze_modules(self.model)
         rank, size = distributed.rank(), distributed.world_size()
         parts = micro_batches(batch, self.micro_batches * size)
-        counts = [self._count_labels(part["labels"]) for part in parts]
+        counts = [self._count_labels(part) for part in parts]
         total = torch.zeros(1, device=self.device)
         with torch.random.fork_rng():
             for i in range(rank, -(-len(parts) // size) * size, size):
@@ -187,9 +187,9 @@ class TrainingRun:
         distributed.sum_gradients([p for p in self.parameters() if p.requires_grad])
         return distributed.sum_over_processes(total).item()
 
-    def _count_labels(self, labels: torch.Tensor) -> int:
+    def _count_labels(self, batch: Batch) -> int:
         """Count what the loss averages over; a causal model predicts no first token."""
-        model: Any = self.model
+        labels, model = batch.get("labels", batch["rows"]), cast(Any, self.model)
         plain = model.get_base_model() if hasattr(model, "get_base_model") else model
         causal = type(plain).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
         return int(((labels[:, 1:] if causal else labels) != -100).sum())

@@ -1,15 +1,17 @@
-"""One class a task: what a row holds, how it is encoded, which head, which metric."""
+"""Classification: put one text, or a pair of texts, into one of several classes."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 from scipy.sparse import csr_array
+from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from ftkit.columns import (
+    KNOWN_LABEL_COLUMNS,
     check_column,
     check_texts,
     guess_label_column,
@@ -21,13 +23,14 @@ from ftkit.data import row_name
 from ftkit.errors import FtkitError, closest, raise_problems
 from ftkit.leaks import warn_leaks
 from ftkit.metrics import classification_metrics
+from ftkit.tasks.base import Task, train_split, wrong_widths
 
 SHOWN = 10  # problems that `raise_problems` writes out; looking for the closest label takes time
 DENSE = 30  # labels up to which a matrix of mostly zeros is the faster one
 
 
 @dataclass(frozen=True)
-class SequenceClassification:
+class SequenceClassification(Task):
     """Put one text, or a pair of texts, into one of two or more classes.
 
     Parameters
@@ -68,7 +71,7 @@ class SequenceClassification:
             raise FtkitError(f"labels is {self.labels}; expected two or more different names.")
 
     @classmethod
-    def infer(
+    def infer(  # type: ignore[override]
         cls,
         splits: DatasetDict,
         text_columns: Sequence[str] | None = None,
@@ -81,11 +84,7 @@ class SequenceClassification:
         FtkitError
             No train split, no such column, or names that cannot be guessed.
         """
-        if "train" not in splits:
-            raise FtkitError(f"No train split; there are only: {', '.join(map(str, splits))}.")
-        train = splits["train"]
-        if len(train) == 0:
-            raise FtkitError('split "train": has no rows; expected at least one.')
+        train = train_split(splits)
         text_columns = guess_text_columns(train, text_columns)
         label_column = guess_label_column(train, label_column)
         labels: Sequence[str] = label_names(train, label_column)
@@ -97,6 +96,11 @@ class SequenceClassification:
                 f"this and every other row of the training set; expected at least two classes."
             )
         return cls(tuple(text_columns), tuple(labels), label_column)
+
+    @classmethod
+    def recognises(cls, columns: Sequence[str]) -> bool:
+        """Say whether there is a column of labels."""
+        return any(name in columns for name in KNOWN_LABEL_COLUMNS)
 
     @property
     def positive_label(self) -> str:
@@ -112,9 +116,9 @@ class SequenceClassification:
             "label2id": {name: i for i, name in names.items()},
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what `task_from_dict` makes this task of again; plain JSON values."""
-        return {"name": self.name, **asdict(self)}
+    def describe(self) -> str:
+        """Return the columns and the classes, in one line."""
+        return f"{', '.join(self.text_columns)} → {', '.join(self.labels)}"
 
     def encode(
         self,
@@ -165,13 +169,7 @@ class SequenceClassification:
 
     def encode_texts(self, texts: Sequence[Sequence[str]], tokenizer: Any) -> Dataset:
         """Encode unlabelled texts: one tuple for each row, one text for each text column."""
-        problems = [
-            f"text {i}: {len(row)} texts came; expected {len(self.text_columns)} "
-            f"({', '.join(self.text_columns)})."
-            for i, row in enumerate(texts, start=1)
-            if len(row) != len(self.text_columns)
-        ]
-        raise_problems(problems)
+        raise_problems(wrong_widths(texts, self.text_columns))
         columns = [list(column) for column in zip(*texts, strict=True)]
         return Dataset.from_dict(dict(tokenizer(*columns, truncation=True)))
 
@@ -246,14 +244,11 @@ class SequenceClassification:
         size = len(self.labels)
         return classification_metrics(sums.reshape(*sums.shape[:-1], size, size))
 
+    def right(self, outputs: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """Say of each row whether its highest logit is that of its label."""
+        return outputs.argmax(axis=-1) == references
 
-TASKS = {task.name: task for task in (SequenceClassification,)}
-
-
-def task_from_dict(values: dict[str, Any]) -> SequenceClassification:
-    """Make a task of what its `to_dict` gave."""
-    options = dict(values)
-    name = options.pop("name", "")
-    if name not in TASKS:
-        raise FtkitError(f'Unknown task "{name}". {closest(name, TASKS)}')
-    return TASKS[name](**options)
+    def read(self, outputs: np.ndarray, encoded: Dataset, tokenizer: Any) -> list[tuple[str, ...]]:
+        """Return for each row the label and its probability."""
+        chances = softmax(outputs, axis=-1)
+        return [(self.labels[row.argmax()], f"{row.max():.3f}") for row in chances]

@@ -1,0 +1,192 @@
+"""Pretrain tiny-bert-zh on openly licensed Chinese text; run it again to go on.
+
+python data/models/tiny-bert-zh/build.py CORPORA WORK
+
+CORPORA holds the folder `chinese`; WORK gets log, checkpoints and snapshots. See README.md beside
+this file for where the texts come from and what they may be used for.
+"""
+
+import argparse
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
+from torch.nn import functional
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from ftkit import TrainingConfig
+from ftkit.devices import attention_for, best_device
+from ftkit.pretraining import pack_blocks, pretrain
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+TECHNICAL = ("react_docs_zh.txt", "trpl_zh.txt")  # far from what the course reads
+BLOCK, RAREST, HELD_OUT = 128, 3, 100
+MASKED, REPLACED = 0.15, 0.15  # shares of all characters
+REPLACED_WEIGHT = 10.0  # the loss of the easy task is small
+
+
+def read_texts(folder: Path) -> tuple[list[str], list[str]]:
+    """Return training and held-out texts: every hundredth paragraph is held out."""
+    texts = []
+    for path in sorted(folder.glob("*.txt")):
+        if path.name not in ("PROVENANCE.txt", *TECHNICAL):
+            texts += re.split(r"\n\s*\n", path.read_text(encoding="utf-8"))
+    lines = [line for text in texts for line in text.split("\n") if line.strip()]
+    held_out = lines[::HELD_OUT]
+    return [line for i, line in enumerate(lines) if i % HELD_OUT], held_out
+
+
+def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Take every character that stands at least three times: Chinese BERT's own way."""
+    inner = Tokenizer(models.WordPiece(vocab={"[UNK]": 0}, unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(inner.normalizer.normalize_str(text))
+    characters = sorted(c for c, n in counts.items() if n >= RAREST and not c.isspace())
+    letters = [c for c in characters if c.isascii() and c.isalnum()]
+    vocabulary = [*SPECIAL, *characters, *(f"##{c}" for c in letters)]
+    inner.model = models.WordPiece({t: i for i, t in enumerate(vocabulary)}, unk_token="[UNK]")
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    names = zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL, strict=True)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        model_max_length=256,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **{f"{name}_token": token for name, token in names},
+    )
+
+
+class Neighbours(nn.Module):
+    """Draw a character that stands in the corpus beside a given one: a bigram model's sample."""
+
+    def __init__(self, tokens: torch.Tensor, vocabulary: int, step: int) -> None:
+        super().__init__()
+        beside = torch.roll(tokens, -step)
+        counts = torch.bincount(tokens, minlength=vocabulary)
+        self.register_buffer("beside", beside[tokens.argsort(stable=True)], persistent=False)
+        self.register_buffer("count", counts.clamp(min=1), persistent=False)
+        self.register_buffer("start", counts.cumsum(0) - counts, persistent=False)
+        self.step = step
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return for each position a draw given the neighbour `step` before it."""
+        given = torch.roll(input_ids, self.step, dims=1)
+        drawn = (torch.rand(given.shape, device=given.device) * self.count[given]).long()
+        return self.beside[(self.start[given] + drawn).clamp(max=len(self.beside) - 1)]
+
+
+class Pretraining(nn.Module):
+    """One network, two tasks: name masked characters, and find replaced ones.
+
+    The second is ELECTRA's (Clark et al. 2020): it learns from every position. In place of
+    ELECTRA's generator network, bigram counts propose the replacements.
+    """
+
+    def __init__(self, bert: BertForMaskedLM, tokens: torch.Tensor, mask_token_id: int) -> None:
+        super().__init__()
+        self.bert, self.config, self.mask_token_id = bert, bert.config, mask_token_id
+        self.found = nn.Linear(bert.config.hidden_size, 1)
+        size = bert.config.vocab_size
+        self.left, self.right = Neighbours(tokens, size, 1), Neighbours(tokens, size, -1)
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **_: object) -> object:
+        """Corrupt the block at random, and return both losses and their sum."""
+        draw = torch.rand(input_ids.shape, device=input_ids.device)
+        masked, replaced = draw < MASKED, (draw >= MASKED) & (draw < MASKED + REPLACED)
+        half = torch.rand(input_ids.shape, device=input_ids.device) < 0.5
+        proposed = torch.where(half, self.left(input_ids), self.right(input_ids))
+        corrupted = torch.where(replaced, proposed, input_ids)
+        corrupted = corrupted.masked_fill(masked, self.mask_token_id)
+        hidden = self.bert.bert(input_ids=corrupted).last_hidden_state
+        logits = self.bert.cls(hidden[masked])
+        named = functional.cross_entropy(logits.float(), labels[masked])
+        score = self.found(hidden)[~masked].squeeze(-1).float()
+        truth = (corrupted != labels)[~masked].float()
+        found = functional.binary_cross_entropy_with_logits(score, truth)
+        return Losses(named + REPLACED_WEIGHT * found, named.detach(), found.detach())
+
+
+class Losses(tuple):
+    """The losses in nats: ``loss`` of both tasks together, ``named`` and ``found``."""
+
+    def __new__(cls, loss: torch.Tensor, named: torch.Tensor, found: torch.Tensor) -> "Losses":
+        """Make one of three numbers."""
+        return super().__new__(cls, (loss, named, found))
+
+    loss = property(lambda self: self[0])
+
+
+def main() -> None:
+    """Train, and write model, tokenizer and log to WORK/model."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpora", type=Path)
+    parser.add_argument("work", type=Path)
+    args = parser.parse_args()
+    texts, held_out = read_texts(args.corpora / "chinese")
+    tokenizer = make_tokenizer(texts)
+    tokenizer.eos_token = "[SEP]"
+    blocks = pack_blocks(texts, tokenizer, BLOCK)
+    unseen = pack_blocks(held_out, tokenizer, BLOCK)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        intermediate_size=768,
+        max_position_embeddings=256,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    config._attn_implementation = attention_for(best_device())
+    bert = BertForMaskedLM(config)
+    tokens = torch.tensor(blocks["input_ids"]).flatten()
+    model = Pretraining(bert, tokens, tokenizer.mask_token_id)
+    training = TrainingConfig(
+        learning_rate=1.5e-3,
+        num_train_epochs=7,
+        batch_size=32,
+        warmup_steps=300,
+        weight_decay=0.01,
+        reuse_frozen=False,
+        save_steps=500,
+        seed=0,
+    )
+    size = sum(p.numel() for p in bert.parameters())
+    print(f"{len(blocks)} blocks of {BLOCK}, {len(tokenizer)} tokens, {size:,} parameters")
+
+    def save(folder: Path) -> None:
+        BertForMaskedLM.from_pretrained(
+            None, config=config, state_dict=bert.state_dict(), dtype=torch.float16
+        ).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    step = iter(range(training.save_steps, 10**9, training.save_steps))
+
+    @torch.inference_mode()
+    def measure() -> dict[str, float]:
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            ids = torch.tensor(unseen["input_ids"])
+            _, named, found = model.eval()(ids, ids)
+        save(args.work / f"snapshot-{next(step)}")
+        print(f"held out: named {named:.3f}, found {found:.4f}", flush=True)
+        return {"named": float(named), "found": float(found)}
+
+    log = pretrain(model, blocks, training, args.work, measure)
+    save(args.work / "model")
+    (args.work / "model" / "log.json").write_text(json.dumps(log, indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    main()
