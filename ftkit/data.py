@@ -111,12 +111,23 @@ def _load_folder(folder: Path) -> DatasetDict:
 
 def _load_hub(source: str) -> DatasetDict:
     repo_id, _, config = source.partition(":")
-    if not hub.is_cached(repo_id, "dataset"):
-        hub.file_names(repo_id, "dataset")
+    try:
+        names = hub.file_names(repo_id, "dataset")
+    except hub.UnreachableError:
+        names = hub.cached_names(repo_id, "dataset")
+        if not names:
+            raise
+    script = repo_id.split("/")[1] + ".py"
+    if script in names:
+        raise FtkitError(
+            f"{source}: wants to run code of its own ({script}), and ftkit runs none. Choose a "
+            f"data set whose rows are files, such as Parquet."
+        )
     try:
         return datasets.load_dataset(repo_id, config or None)  # type: ignore[return-value]
-    except (ValueError, OSError, DatasetsError) as error:
-        raise FtkitError(f"{source}: the hub's data set does not load: {error}") from error
+    except (ValueError, DatasetsError, *hub.ERRORS) as error:
+        text = f"{source}: the hub's data set does not load: {error}"
+        raise FtkitError(hub.unreachable(repo_id, error) or text) from error
 
 
 def split_rows(dataset: Dataset, *, seed: int = 0, group_column: str | None = None) -> DatasetDict:

@@ -1,24 +1,83 @@
 """Ask the Hugging Face hub about a repository, quickly, before a long download begins."""
 
-from typing import Literal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 import httpx2
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub import HfApi, constants, set_client_factory, snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils._http import default_client_factory
 
 from ftkit.errors import FtkitError
 
 RepoType = Literal["model", "dataset"]
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = float(constants.HF_HUB_ETAG_TIMEOUT)  # 10, where the variable is not set
+SILENCE_SECONDS = 60.0
+ADVICE = "Connect to the network, or use a bundled name or a local path."
+ERRORS = (HfHubHTTPError, httpx2.HTTPError, OSError)
+
+_silent: dict[str, tuple[float, Exception]] = {}  # host: when to ask it again, what was wrong
 
 
-def is_cached(repo_id: str, repo_type: RepoType, revision: str | None = None) -> bool:
-    """Say whether this machine already holds a copy of the repository in its hub cache."""
+class UnreachableError(FtkitError):
+    """The hub does not answer, or must not be asked; the cache may know more."""
+
+
+def _send(send: Callable[..., httpx2.Response], request: httpx2.Request, **options: Any) -> Any:
+    """Send a request that does not wait for ever; a host that was silent is offline for a minute.
+
+    By itself huggingface_hub waits without limit for some answers, and asks for others six times
+    a minute long, even where its cache holds everything.
+    """
+    host = request.url.netloc.decode()
+    again, problem = _silent.get(host, (0.0, None))
+    if time.monotonic() < again:
+        raise OfflineModeIsEnabled(f"{host} {_problem(problem)}. {ADVICE}") from problem
+    longest = max(TIMEOUT_SECONDS, constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    waits = request.extensions.get("timeout", {})
+    kinds = ("connect", "read", "write", "pool")
+    limits = {kind: min(waits.get(kind) or TIMEOUT_SECONDS, longest) for kind in kinds}
+    request.extensions = {**request.extensions, "timeout": limits}
     try:
-        snapshot_download(repo_id, repo_type=repo_type, revision=revision, local_files_only=True)
+        return send(request, **options)
+    except (httpx2.ConnectError, httpx2.TimeoutException) as error:
+        if min(limits.values()) < TIMEOUT_SECONDS:
+            raise  # it was hardly waited for
+        _silent[host] = time.monotonic() + SILENCE_SECONDS, error.with_traceback(None)
+        raise OfflineModeIsEnabled(f"{host} {_problem(error)}. {ADVICE}") from error
+
+
+def _client() -> httpx2.Client:
+    client = default_client_factory()
+    client.send = partial(_send, client.send)  # type: ignore[method-assign]
+    return client
+
+
+set_client_factory(_client)
+
+
+def cached_names(repo_id: str, repo_type: RepoType, revision: str | None = None) -> list[str]:
+    """List the files of a repository that this machine holds in its hub cache; often not all."""
+    try:
+        folder = snapshot_download(
+            repo_id,
+            repo_type=repo_type,
+            revision=revision,
+            local_files_only=True,
+            allow_patterns=[],  # whichever are there
+        )
     except (FileNotFoundError, ValueError):
-        return False
-    return True
+        return []
+    return [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*")]
 
 
 def file_names(repo_id: str, repo_type: RepoType, revision: str | None = None) -> list[str]:
@@ -34,28 +93,51 @@ def file_names(repo_id: str, repo_type: RepoType, revision: str | None = None) -
 
     Raises
     ------
+    UnreachableError
+        The hub cannot be reached.
     FtkitError
-        The hub cannot be reached, or it has no such repository.
+        It has no such repository, or no such revision of it.
     """
     if constants.HF_HUB_OFFLINE:
-        raise FtkitError(
+        raise UnreachableError(
             f'"{repo_id}" is a hub id and HF_HUB_OFFLINE is set. Unset it, or use a bundled '
             f"name or a local path."
         )
     try:
-        info = HfApi().repo_info(
-            repo_id, repo_type=repo_type, revision=revision, timeout=TIMEOUT_SECONDS
-        )
+        info = HfApi().repo_info(repo_id, repo_type=repo_type, revision=revision)
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise FtkitError(
             f'The hub at {constants.ENDPOINT} has no {repo_type} "{repo_id}". Check the spelling '
             f"(it reads owner/name); a private one needs `hf auth login`."
         ) from error
-    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+    except RevisionNotFoundError as error:
         raise FtkitError(
-            f'"{repo_id}" is a hub id, and the hub at {constants.ENDPOINT} cannot be reached '
-            f"({type(error).__name__}). Connect to the network, or use a bundled name or a "
-            f"local path."
+            f'The hub\'s {repo_type} "{repo_id}" has no revision "{revision}". Expected a branch, '
+            f"a tag or a whole commit; {constants.ENDPOINT}/{repo_id}/commits/main lists them."
         ) from error
-    siblings = info.siblings or []  # type: ignore[union-attr]
-    return [sibling.rfilename for sibling in siblings]
+    except ERRORS as error:
+        text = unreachable(repo_id, error) or _complaint(repo_id, error)
+        raise UnreachableError(text) from error
+    return [sibling.rfilename for sibling in info.siblings or []]  # type: ignore[union-attr]
+
+
+def unreachable(repo_id: str, error: BaseException) -> str | None:
+    """Say what was wrong with the network, and what to do; None where it was something else."""
+    fault: BaseException | None = error
+    while fault is not None and not isinstance(fault, httpx2.TransportError):
+        fault = fault.__cause__
+    if fault is None and isinstance(error, ConnectionError):  # datasets drops the cause
+        _, fault = _silent.get(httpx2.URL(constants.ENDPOINT).netloc.decode(), (0.0, None))
+    return _complaint(repo_id, fault) if fault else None
+
+
+def _complaint(repo_id: str, fault: BaseException) -> str:
+    return (
+        f'"{repo_id}" is a hub id, and the hub at {constants.ENDPOINT} {_problem(fault)}. {ADVICE}'
+    )
+
+
+def _problem(fault: BaseException | None) -> str:
+    if isinstance(fault, httpx2.TimeoutException):
+        return f"does not answer within {TIMEOUT_SECONDS:g} seconds"
+    return f"cannot be reached ({type(fault).__name__})"
