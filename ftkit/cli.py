@@ -107,7 +107,8 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     """Add one option a field of TrainingConfig."""
-    kinds = {"bf16": _boolean, "reuse_frozen": _boolean, "head_learning_rate": float}
+    kinds = {"bf16": _boolean, "reuse_frozen": _boolean, "warmup_steps": float}
+    kinds["head_learning_rate"] = float
     for option in dataclasses.fields(ftkit.TrainingConfig):
         if option.name == "unfreeze":
             continue

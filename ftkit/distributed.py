@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ftkit.devices import best_device
 from ftkit.errors import FtkitError
-from ftkit.parameters import layer_list
+from ftkit.layers import layer_list
 
 TIMEOUT = timedelta(minutes=10)  # a validation on a slow disk must fit in
 

@@ -12,7 +12,7 @@ from ftkit.batches import epoch_order, row_lengths
 from ftkit.config import TrainingConfig
 from ftkit.devices import peak_memory_mib
 from ftkit.evaluation import predict
-from ftkit.parameters import layer_list
+from ftkit.layers import layer_list
 from ftkit.tasks import Task
 from ftkit.training import TrainingRun
 

@@ -1,6 +1,5 @@
-"""Predict, score with intervals, and compare two models on the same rows."""
+"""Predict, and score with intervals."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from scipy.special import log_softmax
-from scipy.stats import binomtest
 from torch import nn
 
 from ftkit.batches import EVALUATION_BATCH_SIZE, collate, length_order, row_lengths
@@ -197,7 +195,7 @@ def make_report(
     if n_resamples:
         weights = bootstrap_weights(statistics.shape[0], n_resamples, seed)
         drawn = task.metrics(weights @ statistics)
-        intervals = {name: _interval(values) for name, values in drawn.items()}
+        intervals = {name: percentile_interval(values) for name, values in drawn.items()}
     right = task.right(outputs, references)
     return Report(metrics, intervals, outputs, references, right, task)
 
@@ -208,80 +206,7 @@ def bootstrap_weights(n_rows: int, n_resamples: int, seed: int = 0) -> np.ndarra
     return rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=n_resamples)
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 2.5th and the 97.5th percentile."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How model B differs from model A on the same rows.
-
-    Attributes
-    ----------
-    differences : dict of float
-        Metric name → B minus A.
-    intervals : dict of tuple
-        Metric name → 95 % interval of the difference, by paired bootstrap.
-    only_a_right, only_b_right : int
-        Rows that one model alone gets right.
-    p_value : float
-        Exact McNemar test: how probable a split of those rows at least this uneven is, were both
-        models equally good.
-    """
-
-    differences: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    only_a_right: int
-    only_b_right: int
-    p_value: float
-
-
-def compare(report_a: Report, report_b: Report, *, n_resamples: int = 2000) -> Comparison:
-    """Compare two reports of the same rows, pair by pair.
-
-    Parameters
-    ----------
-    report_a, report_b : Report
-        Of two models on one split.
-    n_resamples : int
-
-    Returns
-    -------
-    Comparison
-
-    Raises
-    ------
-    FtkitError
-        The reports are not of the same rows.
-
-    References
-    ----------
-    McNemar 1947; Dietterich 1998, "Approximate statistical tests for comparing supervised
-    classification learning algorithms".
-    """
-    rows_a, rows_b = len(report_a.right), len(report_b.right)
-    if rows_a != rows_b or not _same(report_a.references, report_b.references):
-        raise FtkitError(
-            f"The reports are of other rows ({rows_a} and {rows_b}): "
-            f"a paired comparison needs both models on the same split."
-        )
-    task, weights = report_a.task, bootstrap_weights(rows_a, n_resamples)
-    both = [task.row_statistics(r.outputs, r.references) for r in (report_a, report_b)]
-    drawn_a, drawn_b = (task.metrics(weights @ statistics) for statistics in both)
-    right_a, right_b = report_a.right, report_b.right
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    names: Sequence[str] = list(report_a.metrics)
-    return Comparison(
-        {name: report_b.metrics[name] - report_a.metrics[name] for name in names},
-        {name: _interval(drawn_b[name] - drawn_a[name]) for name in names},
-        only_a,
-        only_b,
-        float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
-    )
-
-
-def _same(references: Any, others: Any) -> bool:
-    if isinstance(references, np.ndarray):
-        return np.array_equal(references, others)
-    return references == others

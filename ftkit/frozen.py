@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ftkit.batches import EVALUATION_BATCH_SIZE, Batch, collate, length_order, row_lengths
 from ftkit.errors import FtkitError
-from ftkit.parameters import layer_depths, layer_list
+from ftkit.layers import layer_depths, layer_list
 
 MEMORY_BUDGET = 2 * 2**30  # bytes; more than that goes to a memory-mapped file
 

@@ -1,7 +1,7 @@
 """Train to the end: validate after each epoch, keep the best weights, save, and go on."""
 
 import signal
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ftkit import distributed
 from ftkit.checkpoints import FOLDER, newest_checkpoint, write_checkpoint
 from ftkit.config import TrainingConfig
-from ftkit.errors import StoppedError
+from ftkit.errors import FtkitError, StoppedError
 from ftkit.evaluation import evaluate
 from ftkit.frozen import FrozenLayers, find_frozen_layers
 from ftkit.signals import hold
@@ -81,7 +81,7 @@ def train(
     run, history, best = TrainingRun(model, encoded["train"], config), History(), {}
     folder = Path(output_dir) / FOLDER if output_dir else None
     if folder and resume:
-        best = _go_on(run, history, folder)
+        best = _go_on(run, history, folder, task.best_metric)
     split, frozen = encoded.get("validation"), None
     if run.frozen and split is not None:
         frozen = find_frozen_layers(model, split, run.parameters(), bf16=run.bf16)
@@ -143,16 +143,34 @@ def _save(run: TrainingRun, history: History, best: Best, folder: Path) -> None:
     distributed.wait()
 
 
-def _go_on(run: TrainingRun, history: History, folder: Path) -> Best:
+def _go_on(run: TrainingRun, history: History, folder: Path, metric: str) -> Best:
     """Load the newest valid checkpoint into run and history; return the best weights so far."""
     found = newest_checkpoint(folder)
     if not found:
         return {}
-    _, tensors, state = found
-    best = tensors.pop("best")
-    run.load_state_dict(tensors, state["progress"])
-    past = state["history"]
-    history.steps = [Step(**step) for step in past["steps"]]
-    history.evaluations, history.best_epoch = past["evaluations"], past["best_epoch"]
+    path, tensors, state = found
+    run.load_state_dict(tensors, state.get("progress", {}))
+    try:
+        past = _read_history(state["history"], run.step, metric)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FtkitError(f"{path}: the history is not as it was written: {error}") from error
+    vars(history).update(vars(past))
     parameters = dict(run.model.named_parameters())
+    best = tensors.get("best", {})
     return {n: distributed.shared_like(t.to(run.device), parameters[n]) for n, t in best.items()}
+
+
+def _read_history(values: dict[str, Any], n_steps: int, metric: str) -> History:
+    """Return the history of so many steps that a checkpoint holds."""
+    past = History(**values)
+    past.steps = [Step(**step) for step in values["steps"]]
+    numbers = [number for step in past.steps for number in astuple(step)]
+    numbers += [metrics[metric] for metrics in past.evaluations]
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise TypeError("a number is missing")
+    if len(past.steps) != n_steps:
+        raise ValueError(f"{len(past.steps)} steps, expected {n_steps}")
+    best, epochs = past.best_epoch, len(past.evaluations)
+    if type(best) is not int or not 0 <= best <= epochs:
+        raise ValueError(f"best epoch {best} of {epochs}")
+    return past

@@ -24,6 +24,7 @@ BUNDLED_MODELS = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def load_pretrained(
@@ -86,6 +87,8 @@ def load_pretrained(
             model = task.auto_model.from_config(config, dtype=torch.float32)
     if config.pad_token_id is None and tokenizer.pad_token_id is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(model, "loss_type", "") is None:
+        model.loss_type = "ForCausalLM"  # GPT-2's: transformers takes it too, and warns
     return tokenizer, model.eval()
 
 
@@ -95,7 +98,7 @@ def _why_not(source: str, error: Exception) -> str:
             f"{source}: wants to run code of its own (auto_map in config.json), and ftkit runs "
             f"none. Choose a checkpoint whose architecture is in transformers."
         )
-    return f"{source}: config or tokenizer do not load: {error}"
+    return hub.unreachable(source, error) or f"{source}: config or tokenizer do not load: {error}"
 
 
 def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrainedModel:
@@ -118,8 +121,14 @@ def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrai
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
+    _check_complete(source, task, model, info["missing_keys"])
+    return model
+
+
+def _check_complete(source: str, task: Task, model: PreTrainedModel, missing: set[str]) -> None:
+    """Raise `FtkitError` where the weights lack more than the head that the task makes anew."""
     body = model.base_model_prefix + "." if task.new_head else ""
-    lacking = sorted(key for key in info["missing_keys"] if key.startswith(body))
+    lacking = sorted(key for key in missing if key.startswith(body))
     lacking = [key for key in lacking if ".pooler." not in key]  # a masked model has no pooler
     if lacking:
         question = (
@@ -132,7 +141,6 @@ def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrai
             f"{source}: the weights lack {len(lacking)} parameters of {type(model).__name__}, "
             f"such as {lacking[0]}. {question}"
         )
-    return model
 
 
 def locate(checkpoint: str | Path, revision: str | None = None) -> str:
@@ -157,8 +165,13 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> str:
             f'"{name}" is no bundled model, no folder and no hub id. '
             f"{closest(name, [*BUNDLED_MODELS, *own_models()])}"
         )
-    if not hub.is_cached(name, "model", revision):
-        check_files(name, hub.file_names(name, "model", revision))
+    try:
+        files = hub.file_names(name, "model", revision)
+    except hub.UnreachableError:
+        files = hub.cached_names(name, "model", revision)
+        if "config.json" not in files or not any(file.endswith(WEIGHTS) for file in files):
+            raise  # an interrupted download is no faulty checkpoint
+    check_files(name, files)
     return name
 
 
@@ -196,7 +209,7 @@ def check_files(name: str, files: list[str]) -> None:
         raise FtkitError(f"{name}: holds no config.json, so it is no checkpoint.")
     if any(file.endswith(".safetensors") for file in files):
         return
-    pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))]
+    pickled = [file for file in files if file.endswith(WEIGHTS)]
     if pickled:
         raise FtkitError(
             f"{name}: its weights are pickled ({pickled[0]}), and unpickling can run any code. "

@@ -8,56 +8,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ftkit.errors import FtkitError, closest
+from ftkit.layers import computed_parameters, head_parameters, layer_depths
 
 PRESETS = ("full", "head", "top:K", "bias")
-
-
-def layer_depths(model: nn.Module) -> dict[str, int]:
-    """Say for each parameter how far below the head it lies.
-
-    Parameters
-    ----------
-    model : PreTrainedModel or PeftModel
-
-    Returns
-    -------
-    dict
-        Parameter name → 0 for the head, 1 for the top layer (and a pooler or final norm above it),
-        then 2, 3, …, and the number of layers plus 1 for the embeddings.
-
-    Examples
-    --------
-    >>> depths = layer_depths(model)  # doctest: +SKIP
-    >>> depths["classifier.weight"], depths["bert.encoder.layer.5.output.dense.weight"]
-    (0, 1)
-    """
-    plain = model.get_base_model() if isinstance(model, peft.PeftModel) else model
-    names = {id(module): name for name, module in model.named_modules()}
-    base = names[id(plain.base_model)]
-    layers = layer_list(plain)
-    path = names[id(layers)] + "."
-    depths, above = {}, False
-    for name, _ in model.named_parameters():
-        if not name.startswith(base):
-            depths[name] = 0
-        elif name.startswith(path):
-            depths[name] = len(layers) - int(name[len(path) :].split(".")[0])
-            above = True
-        else:
-            depths[name] = 1 if above else len(layers) + 1
-    return depths
-
-
-def layer_list(model: nn.Module) -> nn.ModuleList:
-    """Return a model's list of layers, lowest first."""
-    size = model.config.num_hidden_layers  # type: ignore[union-attr]
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == size:
-            return module
-    raise FtkitError(
-        f"{type(model).__name__} has no list of {size} layers; name its parameters by patterns, "
-        f'such as ["*.bias"].'
-    )
 
 
 def set_trainable(model: nn.Module, tune: str | Sequence[str]) -> None:
@@ -68,9 +21,11 @@ def set_trainable(model: nn.Module, tune: str | Sequence[str]) -> None:
     model : PreTrainedModel
         Changed in place.
     tune : str or sequence of str
-        ``"full"``: all. ``"head"``: what pretraining did not hold. ``"top:K"``: the head and the
-        K layers below it. ``"bias"``: the head and every bias (BitFit, Ben Zaken et al. 2022).
-        Else patterns of parameter names, such as ``["bert.encoder.layer.5.*", "classifier.*"]``.
+        ``"full"``: all, but for tables of sines. ``"head"``: what pretraining did not hold.
+        ``"top:K"``: the head and the K layers below it, where there is one list of layers (an
+        encoder with a decoder has two). ``"bias"``: the head and every bias (BitFit, Ben Zaken et
+        al. 2022). Else patterns of parameter names, such as ``["bert.encoder.layer.5.*",
+        "classifier.*"]``.
 
     Raises
     ------
@@ -89,13 +44,16 @@ def set_trainable(model: nn.Module, tune: str | Sequence[str]) -> None:
 
 
 def _choose(model: nn.Module, tune: str | Sequence[str]) -> set[str]:
-    names = [name for name, _ in model.named_parameters()]
+    fixed = computed_parameters(model)
+    names = [name for name, _ in model.named_parameters() if name not in fixed]
     if tune == "full":
         return set(names)
     if isinstance(tune, str) and not any(sign in tune for sign in "*.?["):
+        if tune in ("bias", "head"):
+            head = head_parameters(model)
+            return {n for n in names if n in head or (tune == "bias" and n.endswith("bias"))}
+        _check_preset(tune)
         depths = layer_depths(model)
-        if tune == "bias":
-            return {n for n in names if depths[n] == 0 or n.endswith("bias")}
         return {n for n in names if depths[n] <= _top(tune, max(depths.values()) - 1)}
     patterns = [tune] if isinstance(tune, str) else list(tune)
     for pattern in patterns:
@@ -104,12 +62,14 @@ def _choose(model: nn.Module, tune: str | Sequence[str]) -> set[str]:
     return {n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns)}
 
 
-def _top(tune: str, layers: int) -> int:
-    if tune == "head":
-        return 0
+def _check_preset(tune: str) -> None:
     kind, _, number = tune.partition(":")
     if kind != "top" or not number.isdecimal():
         raise FtkitError(f'Cannot tune "{tune}". {closest(tune, PRESETS)}')
+
+
+def _top(tune: str, layers: int) -> int:
+    number = tune.partition(":")[2]
     if number.lstrip("0") not in map(str, range(1, layers + 1)):
         raise FtkitError(f'Cannot tune "{tune}": this model has layers 1 to {layers}.')
     return int(number)
@@ -151,8 +111,7 @@ def add_lora(
     peft.PeftModel
         Train it as any model; `merge_lora` makes it a plain one again.
     """
-    depths = layer_depths(model)
-    head = {name.split(".")[0] for name, depth in depths.items() if depth == 0}
+    head = {name.split(".")[0] for name in head_parameters(model)}
     config = peft.LoraConfig(
         r=r,
         lora_alpha=lora_alpha,

@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ftkit.checkpoints import FOLDER, newest_checkpoint, write_checkpoint
 from ftkit.config import TrainingConfig
@@ -57,6 +57,8 @@ def pretrain(
 ) -> list[dict[str, Any]]:
     """Train to the end; every ``config.save_steps`` updates measure, log and write a checkpoint.
 
+    The last update does so too, and where `save_steps` is 0 it alone.
+
     Called again with the same arguments, it goes on from the newest checkpoint.
 
     Parameters
@@ -84,10 +86,11 @@ def pretrain(
         _, tensors, state = found
         run.load_state_dict(tensors, state["progress"])
         log = state["log"]
+    every = config.save_steps or run.total_steps
     seconds, losses, start = log[-1]["seconds"] if log else 0.0, [], time.perf_counter()
     for step in run:
         losses.append(step.loss)
-        if step.step % config.save_steps and step.step < run.total_steps:
+        if step.step % every and step.step < run.total_steps:
             continue
         seconds += time.perf_counter() - start
         line = {"step": step.step, "seconds": round(seconds, 1), "loss": sum(losses) / len(losses)}
@@ -98,3 +101,32 @@ def pretrain(
         (folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in log))
         losses, start = [], time.perf_counter()
     return log
+
+
+def save_half(
+    folder: str | Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    log: list[dict[str, Any]],
+) -> None:
+    """Save a finished model at two bytes a weight, its tokenizer, and the log as ``log.json``.
+
+    The config asks for float32, so that plain transformers, too, computes in it.
+
+    Parameters
+    ----------
+    folder : str or Path
+    model : PreTrainedModel
+        Its weights are rounded in place.
+    tokenizer : PreTrainedTokenizerBase
+    log : list of dict
+        From `pretrain`.
+    """
+    folder = Path(folder)
+    model.half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = json.dumps({**config, "dtype": "float32"}, indent=2)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    tokenizer.save_pretrained(folder)
+    lines = ",\n".join(json.dumps(line) for line in log)
+    (folder / "log.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -100,9 +100,13 @@ def _form(tensor: torch.Tensor) -> str:
 
 def check_progress(progress: Any) -> None:
     """Raise `FtkitError` unless a checkpoint says how far it is, and what run it is of."""
-    for name, kind in (("step", int), ("micro_batches", int), ("identity", dict)):
+    for name, kind, least in (
+        ("step", int, 0),
+        ("micro_batches", int, 1),
+        ("identity", dict, None),
+    ):
         value = progress.get(name) if isinstance(progress, dict) else None
-        if type(value) is not kind or (kind is int and value < (name == "micro_batches")):
+        if type(value) is not kind or (isinstance(value, int) and value < (least or 0)):
             raise FtkitError(
                 f"The checkpoint's {name} is {value!r}; expected what an earlier run wrote."
             )
@@ -122,3 +126,13 @@ def check_identity(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
             if ours.get(key) != theirs.get(key)
         ]
     )
+
+
+def check_state(
+    ours: dict[str, Any], moving: dict[str, torch.Tensor], tensors: dict[str, Any], progress: Any
+) -> None:
+    """Raise `FtkitError` unless a checkpoint is of this run and lacks nothing."""
+    check_progress(progress)
+    check_identity(ours, progress["identity"])
+    check_tensors("model", moving, tensors.get("model", {}))
+    check_tensors("best", moving, tensors.get("best", {}), some=True)

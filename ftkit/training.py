@@ -31,7 +31,7 @@ from ftkit.optimization import make_optimizer, set_learning_rates
 from ftkit.parameters import freeze_modules, set_trainable
 from ftkit.signals import undivided
 from ftkit.state import (
-    check_identity,
+    check_state,
     identity,
     load_optimizer_tensors,
     moving_tensors,
@@ -235,13 +235,14 @@ class TrainingRun:
         Raises
         ------
         FtkitError
-            It was another run; the message names what differs.
+            It was another run, or something is missing; the message names what differs.
         """
-        check_identity(self._identity(), progress["identity"])
+        moving = moving_tensors(self.model, self.optimizer)
+        check_state(self._identity(), moving, tensors, progress)
+        load_optimizer_tensors(self.optimizer, tensors.get("optimizer", {}))
         with torch.no_grad():
-            for name, tensor in moving_tensors(self.model, self.optimizer).items():
+            for name, tensor in moving.items():
                 tensor.copy_(distributed.shared_like(tensors["model"][name], tensor))
-        load_optimizer_tensors(self.optimizer, tensors["optimizer"])
         self.step, self.micro_batches = progress["step"], progress["micro_batches"]
 
     def _identity(self) -> dict[str, Any]:

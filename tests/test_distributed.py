@@ -1,5 +1,6 @@
 """Several processes train as one: the same losses, checkpoints for any number, clear ends."""
 
+import functools
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from ftkit import distributed
 from ftkit.checkpoints import newest_checkpoint
 from tests import faults
 from tests.conftest import message, tiny_config
-from tests.test_faults import encoded_dir, finish, wait_for  # noqa: F401 - a fixture
+from tests.test_faults import encoded_dir, finish, reviews, wait_for  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forkserver and gloo over TCP are POSIX")
 
@@ -83,55 +84,58 @@ def assert_alike(one, other, tolerance: float = 1e-5) -> None:
         torch.testing.assert_close(weight, other[1][name], atol=tolerance, rtol=0)
 
 
+@pytest.fixture(scope="module")
+def alone(encoded_dir, tmp_path_factory):  # noqa: F811
+    """What one process gives with some settings; each is trained once."""
+
+    @functools.cache
+    def train_alone(**settings):
+        return run(1, encoded_dir, tmp_path_factory.mktemp("alone"), **settings)
+
+    return train_alone
+
+
 SGD = {"optim": "sgd", "learning_rate": 0.1}  # AdamW would magnify the rounding of tiny gradients
 
 
 @pytest.mark.parametrize("shard", [False, True])
 @pytest.mark.parametrize("processes", [2, 3])
-def test_the_same_losses_as_one_process(encoded_dir, tmp_path, processes, shard):  # noqa: F811
-    one = run(1, encoded_dir, tmp_path / "one", **SGD)
+def test_the_same_losses_as_one_process(encoded_dir, alone, tmp_path, processes, shard):  # noqa: F811
     several = run(processes, encoded_dir, tmp_path / "several", shard=shard, **SGD)
-    assert len(set(one[0])) == 14
-    assert_alike(one, several)
+    assert len(set(several[0])) == 14
+    assert_alike(alone(**SGD), several)
 
 
 @pytest.mark.parametrize("shard", [False, True])
-def test_adamw_too_has_the_same_losses(encoded_dir, tmp_path, shard):  # noqa: F811
-    one = run(1, encoded_dir, tmp_path / "one")
+def test_adamw_too_has_the_same_losses(encoded_dir, alone, tmp_path, shard):  # noqa: F811
     two = run(2, encoded_dir, tmp_path / "two", shard=shard)
-    assert one[0] == pytest.approx(two[0], abs=1e-5)
+    assert alone()[0] == pytest.approx(two[0], abs=1e-5)
 
 
-def test_the_same_dropout_as_accumulation(encoded_dir, tmp_path):  # noqa: F811
+def test_the_same_dropout_as_accumulation(encoded_dir, alone, tmp_path):  # noqa: F811
     """Two processes draw what one draws for two micro-batches."""
-    one = run(1, encoded_dir, tmp_path / "one", dropout=0.1, gradient_accumulation_steps=2, **SGD)
     two = run(2, encoded_dir, tmp_path / "two", dropout=0.1, **SGD)
-    assert_alike(one, two)
+    assert_alike(alone(dropout=0.1, gradient_accumulation_steps=2, **SGD), two)
 
 
 @pytest.mark.parametrize("shard", [False, True])
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 2)])
-def test_another_number_of_processes_goes_on(encoded_dir, tmp_path, before, after, shard):  # noqa: F811
+def test_another_number_of_processes_goes_on(encoded_dir, alone, tmp_path, before, after, shard):  # noqa: F811
     """SIGTERM reaches one process only; all stop after the same step, and any number goes on."""
     if shard and (before, after) == (1, 2):
         start, end = {}, {"shard": True}
     else:
         start, end = {"shard": shard and before > 1}, {"shard": shard and after > 1}
-    whole = run(1, encoded_dir, tmp_path / "whole")
     run(before, encoded_dir, tmp_path / "parts", status=75, stop=9, **start)
     assert newest_checkpoint(tmp_path / "parts" / "checkpoints")[2]["progress"]["step"] == 9
     losses, _ = run(after, encoded_dir, tmp_path / "parts", **end)
-    assert losses == pytest.approx(whole[0], abs=1e-5)
+    assert losses == pytest.approx(alone()[0], abs=1e-5)
 
 
 def test_sharding_alone_is_refused(model):
     assert message(distributed.shard, model) == (
         "--shard needs several processes: torchrun --nproc-per-node 2 -m ftkit train …"
     )
-
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--no-python"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 @pytest.fixture
@@ -142,17 +146,47 @@ def command(checkpoint, folder):
     return ["train", *(f"--{name}={value}" for name, value in options.items())]
 
 
-def torchrun(arguments: list[str], *options: str) -> subprocess.Popen:
-    started = [*TORCHRUN, *options, sys.executable, "-m", "ftkit", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(started, env=ENVIRONMENT, **pipes)
+def run_rank(arguments: list[str], folder: Path) -> int:
+    """Run a command in one of several processes, its stderr in a file of its own."""
+    return faults.run_ftkit(arguments, folder / f"{os.environ['RANK']}.err")
+
+
+def losses_of(output: Path) -> list[float]:
+    return json.loads((output / "training.json").read_text())["losses"]
+
+
+def assert_goes_on(command, output: Path) -> None:
+    """One process goes on from the checkpoint that lost processes left."""
+    path, _, state = newest_checkpoint(output / "checkpoints")
+    assert 0 < state["progress"]["step"] < 168, path
+    errors = output.with_name("resumed.err")
+    arguments = [*command, f"--output={output}", "--resume"]
+    assert finish(faults.start(faults.run_ftkit, arguments, errors)) == 0, errors.read_text()
+    assert len(losses_of(output)) == 168
 
 
 @pytest.mark.parametrize("extra", [[], ["--shard"]])
-def test_a_killed_process_ends_the_job(command, tmp_path, extra):
+def test_a_killed_process_ends_the_others(command, tmp_path, extra):
+    output = tmp_path / "out"
+    arguments = [*command, f"--output={output}", *extra]
+    first, last = faults.start_together(2, run_rank, arguments, tmp_path)
+    wait_for(lambda: list(output.glob("checkpoints/step-*")), 120)
+    last.kill()
+    assert finish(first) == 2
+    assert "has lost another one" in (tmp_path / "0.err").read_text()
+    assert_goes_on(command, output)
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--no-python"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def test_a_killed_process_ends_the_job(command, tmp_path):
     """With torchrun itself: a clear message, a valid checkpoint, and one process goes on."""
     output = tmp_path / "out"
-    job = torchrun([*command, f"--output={output}", *extra], "--standalone", "--nproc-per-node=2")
+    started = [*TORCHRUN, "--standalone", "--nproc-per-node=2", sys.executable, "-m", "ftkit"]
+    started += [*command, f"--output={output}", "--shard"]
+    job = subprocess.Popen(started, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(output.glob("checkpoints/step-*")), 120)
     children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
@@ -160,17 +194,7 @@ def test_a_killed_process_ends_the_job(command, tmp_path, extra):
     assert job.returncode != 0
     assert "has lost another one" in errors or "stopped after step" in errors
     assert "Signal 9 (SIGKILL)" in errors
-    path, _, state = newest_checkpoint(output / "checkpoints")
-    assert 0 < state["progress"]["step"] < 168, path
-    done = subprocess.run(
-        [sys.executable, "-m", "ftkit", *command, f"--output={output}", "--resume"],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads((output / "training.json").read_text())["losses"]) == 168
+    assert_goes_on(command, output)
 
 
 def namespaces(tmp_path):
@@ -215,9 +239,5 @@ def test_two_hosts(command, hosts, tmp_path):
         jobs.append(subprocess.Popen([*prefix, *started], env=environment))
     assert [job.wait(timeout=180) for job in jobs] == [0, 0]
     single = [*short, "--gradient-accumulation-steps=2", f"--output={alone}"]
-    line = [sys.executable, "-m", "ftkit", *single]
-    assert subprocess.run(line, env=ENVIRONMENT, check=False).returncode == 0
-    losses = [
-        json.loads((folder / "training.json").read_text())["losses"] for folder in (output, alone)
-    ]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert finish(faults.start(faults.run_ftkit, single, tmp_path / "alone.err")) == 0
+    assert losses_of(output) == pytest.approx(losses_of(alone), abs=1e-5)

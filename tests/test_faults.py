@@ -13,7 +13,7 @@ import pytest
 import ftkit
 from ftkit.checkpoints import newest_checkpoint
 from tests import faults
-from tests.conftest import message
+from tests.conftest import ADJECTIVES, message, sentences, write_csv
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL, forkserver and quotas are POSIX")
 KILLS = 20
@@ -31,19 +31,32 @@ def finish(process) -> int:
     return process.exitcode
 
 
-@pytest.fixture
-def encoded_dir(encoded, tmp_path) -> Path:
-    encoded.save_to_disk(tmp_path / "encoded")
-    return tmp_path / "encoded"
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory) -> Path:
+    """A folder with 56 rows to train on, 12 to validate and 12 to test."""
+    folder = tmp_path_factory.mktemp("data") / "reviews"
+    cuts = {"train": slice(0, 28), "validation": slice(28, 34), "test": slice(34, 40)}
+    for split, cut in cuts.items():
+        rows = [{"text": t, "label": label} for label in ADJECTIVES for t in sentences(label)[cut]]
+        write_csv(folder / f"{split}.csv", rows)
+    return folder
 
 
-@pytest.fixture
-def undisturbed(encoded_dir, tmp_path) -> tuple[bytes, float]:
+@pytest.fixture(scope="module")
+def encoded_dir(reviews, task, tokenizer) -> Path:
+    """The same rows encoded, for other processes to load."""
+    task.encode(ftkit.load_splits(reviews), tokenizer).save_to_disk(reviews.parent / "encoded")
+    return reviews.parent / "encoded"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(encoded_dir, tmp_path_factory) -> tuple[bytes, float]:
     """The weights of a run that nothing happened to, and the seconds it took."""
-    finish(faults.start(faults.train, encoded_dir, tmp_path / "warm"))
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(faults.start(faults.train, encoded_dir, folder / "warm"))
     start = time.monotonic()
-    assert finish(faults.start(faults.train, encoded_dir, tmp_path / "whole")) == 0
-    return (tmp_path / "whole" / faults.WEIGHTS).read_bytes(), time.monotonic() - start
+    assert finish(faults.start(faults.train, encoded_dir, folder / "whole")) == 0
+    return (folder / "whole" / faults.WEIGHTS).read_bytes(), time.monotonic() - start
 
 
 def test_killed_at_random_points(encoded_dir, undisturbed, tmp_path):
@@ -73,11 +86,19 @@ def test_killed_in_the_middle_of_a_save(encoded_dir, undisturbed, tmp_path, flus
     assert not list((output / "checkpoints").glob(".*"))
 
 
-@pytest.fixture
-def command(checkpoint, folder, tmp_path) -> list[str]:
+@pytest.fixture(scope="module")
+def command(checkpoint, reviews) -> list[str]:
     """A training of a second or more on the command line."""
-    arguments = ["train", "--checkpoint", checkpoint, "--data", folder, "--bf16", "false"]
+    arguments = ["train", "--checkpoint", checkpoint, "--data", reviews, "--bf16", "false"]
     return [*map(str, arguments), "--num-train-epochs", "12", "--save-steps", "3", "--batch-size=4"]
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory) -> Path:
+    """What the command writes when nothing happens to it."""
+    output = tmp_path_factory.mktemp("command") / "whole"
+    assert finish(run_command(command, output)) == 0
+    return output
 
 
 def run_command(command, output: Path, *options, **limits):
@@ -86,8 +107,7 @@ def run_command(command, output: Path, *options, **limits):
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_stops(command, tmp_path, signum, status):
-    assert finish(run_command(command, tmp_path / "whole")) == 0
+def test_a_signal_saves_and_stops(command, whole, tmp_path, signum, status):
     output = tmp_path / "out"
     process = run_command(command, output)
     wait_for(lambda: list(output.glob("checkpoints/step-*")))
@@ -105,8 +125,7 @@ def test_a_signal_saves_and_stops(command, tmp_path, signum, status):
     assert finish(run_command(command, output, "--resume")) == 0
     names = ("model.safetensors", "training.json", "config.json")
     for name in names[: 1 + (signum == signal.SIGTERM)]:
-        whole = (tmp_path / "whole" / name).read_bytes()
-        assert (output / name).read_bytes() == whole, name
+        assert (output / name).read_bytes() == (whole / name).read_bytes(), name
     assert not (output / "checkpoints").exists()
     assert finish(run_command(command, output, "--resume")) == 0  # finished: nothing to do
 
@@ -144,7 +163,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_full_disk_keeps_the_old_checkpoint(command, small_disk, tmp_path):
+def test_a_full_disk_keeps_the_old_checkpoint(command, whole, small_disk):
     output = small_disk / "out"
     process = run_command(command, output)
     wait_for(lambda: list(output.glob("checkpoints/step-*")))
@@ -157,10 +176,9 @@ def test_a_full_disk_keeps_the_old_checkpoint(command, small_disk, tmp_path):
     assert "No space left on device" in output.with_suffix(".err").read_text().splitlines()[-1]
     assert newest_checkpoint(output / "checkpoints")[0] == path
     (small_disk / "filler").unlink()
-    assert finish(run_command(command, tmp_path / "whole")) == 0
     assert finish(run_command(command, output, "--resume")) == 0
-    whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
-    assert (output / "model.safetensors").read_bytes() == whole
+    name = "model.safetensors"
+    assert (output / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_ctrl_c_in_a_notebook_and_on_again(encoded_dir, tmp_path):
@@ -169,7 +187,8 @@ def test_ctrl_c_in_a_notebook_and_on_again(encoded_dir, tmp_path):
 
     setup = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
-import torch, ftkit
+import time, torch, ftkit
+from pathlib import Path
 from tests.faults import CONFIG, BertForSequenceClassification, DatasetDict, tiny_config
 torch.set_num_threads(1)
 encoded = DatasetDict.load_from_disk({str(encoded_dir)!r})
@@ -184,8 +203,10 @@ for step in whole: pass
     try:
         reply = client.execute(setup, reply=True, timeout=120)
         assert reply["content"]["status"] == "ok", reply["content"]
-        busy = client.execute("import time\nfor step in run:\n    time.sleep(0.2)")
-        time.sleep(1.0)
+        begun = tmp_path / "begun"
+        loop = f"for step in run:\n    Path({str(begun)!r}).touch()\n    time.sleep(0.2)"
+        busy = client.execute(loop, stop_on_error=False)
+        wait_for(begun.exists)
         manager.interrupt_kernel()
         wait = client.get_shell_msg(timeout=60)
         assert wait["parent_header"]["msg_id"] == busy

@@ -35,25 +35,23 @@ def test_the_installed_wheel_works_elsewhere(wheel, tmp_path, checkpoint):
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*install, "--target", str(site), str(wheel)], check=True)
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-
-    def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
-
-    code = "import ftkit, ftkit.course as c; print(ftkit.__file__, len(c.find_notebooks([])))"
-    where, notebooks = run("-c", code).split()
+    code = """if True:
+        import runpy, ftkit, ftkit.course
+        print(ftkit.__file__, len(ftkit.course.find_notebooks([])))
+        runpy.run_module("ftkit", run_name="__main__")  # as python -m ftkit does
+    """
+    options = ["--num-train-epochs", "1", "--tune", "head", "--output", "out"]
+    options += ["--checkpoint", str(checkpoint), "--data", "paraphrase"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", *options],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, *_, last = done.stdout.splitlines()
+    where, notebooks = first.split()
     assert Path(where).is_relative_to(site)
     assert int(notebooks) == len(list((ROOT / "notebooks").glob("[0-9]*.ipynb")))
-    options = ["--num-train-epochs", "1", "--tune", "head", "--output", "out"]
-    out = run(
-        "-m", "ftkit", "train", "--checkpoint", str(checkpoint), "--data", "paraphrase", *options
-    )
-    assert out.splitlines()[-1] == "saved in out"
+    assert last == "saved in out"

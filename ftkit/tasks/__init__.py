@@ -10,9 +10,20 @@ from ftkit.tasks.base import Task, train_split
 from ftkit.tasks.classification import SequenceClassification
 from ftkit.tasks.language_modeling import CausalLM
 from ftkit.tasks.masked import MaskedLM
+from ftkit.tasks.question_answering import QuestionAnswering
+from ftkit.tasks.seq2seq import Seq2Seq
+from ftkit.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (SequenceClassification, CausalLM, MaskedLM)
+    task.name: task
+    for task in (
+        SequenceClassification,
+        CausalLM,
+        MaskedLM,
+        QuestionAnswering,
+        Seq2Seq,
+        TokenClassification,
+    )
 }
 
 
@@ -48,8 +59,11 @@ __all__: Sequence[str] = [
     "TASKS",
     "CausalLM",
     "MaskedLM",
+    "QuestionAnswering",
+    "Seq2Seq",
     "SequenceClassification",
     "Task",
+    "TokenClassification",
     "find_task",
     "task_from_dict",
 ]

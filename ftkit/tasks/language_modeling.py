@@ -12,12 +12,13 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ftkit.batches import Batch
 from ftkit.columns import check_texts, guess_text_columns
+from ftkit.data import row_name
 from ftkit.errors import FtkitError, raise_problems
 from ftkit.leaks import warn_leaks
 from ftkit.tasks.base import Task, train_split, wrong_widths
 
 IGNORED = -100  # the label of a token that the loss leaves out
-MAX_NEW_TOKENS = 128
+MAX_NEW_TOKENS = 256  # fewer where the model has fewer positions left
 KNOWN_TEXTS = (("completion",), ("text",), ("story", "moral"), ("story",))
 KNOWN_PROMPTS = ("prompt", "title")
 STORIES = {"story", "completion"}
@@ -111,6 +112,10 @@ class CausalLM(LanguageModel):
     auto_model: ClassVar[Any] = AutoModelForCausalLM
     default_checkpoint: ClassVar[str] = "tiny-stories-gpt"
 
+    def __post_init__(self) -> None:
+        if not self.text_columns or set(self.text_columns) & set(self.prompt_columns):
+            raise FtkitError(f'"{self.describe()}": expected columns to learn, none of them given.')
+
     @classmethod
     def infer(  # type: ignore[override]
         cls,
@@ -162,7 +167,7 @@ class CausalLM(LanguageModel):
         tokenizer : PreTrainedTokenizerBase
             Must have an end-of-text token; a beginning one, where there is one, stands first.
         max_length : int, optional
-            Longer rows are cut; by default at the tokenizer's own limit.
+            Longer rows are cut at the end; by default at the tokenizer's own limit.
 
         Returns
         -------
@@ -195,6 +200,14 @@ class CausalLM(LanguageModel):
 
         drop = {name: [n for n in s.column_names if n != "row"] for name, s in splits.items()}
         encoded = {n: s.map(encode_row, remove_columns=drop[n]) for n, s in splits.items()}
+        full = f"the prompt fills all {limit} tokens and leaves none for the text."
+        crowded = [
+            row_name(str(name), split, i)
+            for name, split in encoded.items()
+            for i, labels in enumerate(split["labels"])
+            if max(labels) == IGNORED
+        ]
+        raise_problems([f"{where}: {full}" for where in crowded])
         return DatasetDict({str(name): split for name, split in encoded.items()})
 
     def _prompt_ids(self, prompts: Sequence[str], tokenizer: Any) -> list[int]:
@@ -208,23 +221,29 @@ class CausalLM(LanguageModel):
             ids = [self._prompt_ids(row, tokenizer) for row in texts]
         else:
             ids = [self._prompt_ids((), tokenizer) + _ids(row[0], tokenizer) for row in texts]
+        most = tokenizer.model_max_length - 1
+        wrong = [(i, len(row)) for i, row in enumerate(ids, start=1) if not 0 < len(row) <= most]
+        raise_problems([f"text {i}: {n} tokens came; expected 1 to {most}." for i, n in wrong])
         masks = [[1] * len(row) for row in ids]
         return Dataset.from_dict({"input_ids": ids, "attention_mask": masks})
 
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Sequence[np.ndarray]:
-        """Return each row's counts; of rows without labels, the tokens that the model adds."""
+        """Return each row's counts; of rows without labels, the tokens that the model adds.
+
+        Greedily, unless ``model.generation_config``, saved with the model, says ``do_sample``.
+        """
         if "labels" in batch:
             inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
             logits = model(**inputs).logits[:, :-1]  # the last one predicts what is not there
             return list(token_counts(logits, batch["labels"][:, 1:]))
-        added = []
+        added, positions = [], getattr(model.config, "max_position_embeddings", 10**9)
         for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
             ids = ids[None, : int(mask.sum())]  # one at a time: a prompt must not end in padding
             whole = model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                max_new_tokens=MAX_NEW_TOKENS,
+                max_new_tokens=min(MAX_NEW_TOKENS, positions - ids.shape[1]),
                 pad_token_id=model.config.pad_token_id or 0,
             )
             added.append(whole[0, ids.shape[1] :].cpu().numpy())

@@ -1,6 +1,6 @@
 """Masked language models: fill the gaps of a text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from ftkit.batches import Batch
 from ftkit.columns import guess_text_columns
+from ftkit.data import row_name
 from ftkit.errors import FtkitError, raise_problems
 from ftkit.leaks import warn_leaks
 from ftkit.tasks.base import train_split, wrong_widths
@@ -23,19 +24,31 @@ SHOWN = 5  # tokens shown for a gap
 class MaskedLM(LanguageModel):
     """Fill gaps: predict the tokens of a text that were masked (BERT, Devlin et al. 2019).
 
-    Of the chosen tokens 80 % become the mask, 10 % another token, 10 % stay. They are chosen when
-    the rows are encoded, as in BERT itself: `n_maskings` copies of each training row differ.
+    Of the chosen tokens 80 % become the mask, 10 % any token at random, 10 % stay. They are chosen
+    when the rows are encoded, as in BERT itself: `n_maskings` copies of each training row differ.
+    Special tokens are never chosen, and unknown ones only in a text that holds nothing else.
 
     Parameters
     ----------
     text_columns : tuple of str
         One column, or the two of a pair.
     mlm_probability : float
-        Share of the tokens that are chosen; at least one in each row.
+        Each token is chosen with this chance; at least one in each row is.
     n_maskings : int
         Copies of each training row, each with other tokens chosen.
     seed : int
-        Decides which.
+        Decides which: the draws of a row are those of
+        ``np.random.default_rng([seed, index of the row in its split, number of the copy])``.
+
+    Raises
+    ------
+    FtkitError
+        Not one or two columns, or a number that cannot be.
+
+    Examples
+    --------
+    >>> MaskedLM(("text",), n_maskings=4).describe()
+    'text'
     """
 
     text_columns: tuple[str, ...]
@@ -48,8 +61,19 @@ class MaskedLM(LanguageModel):
     default_checkpoint: ClassVar[str] = "tiny-bert-zh"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "text_columns", tuple(self.text_columns))
+        problems = []
+        if len(self.text_columns) not in (1, 2):
+            problems.append(f"text_columns is {self.text_columns}; expected one or two columns.")
         if not 0 < self.mlm_probability < 1:
-            raise FtkitError(f"mlm_probability is {self.mlm_probability}; expected 0 < … < 1.")
+            problems.append(
+                f"mlm_probability is {self.mlm_probability}; expected more than 0, less than 1."
+            )
+        for name, least in (("n_maskings", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                problems.append(f"{name} is {value}; expected a whole number, {least} or more.")
+        raise_problems(problems)
 
     @classmethod
     def infer(  # type: ignore[override]
@@ -85,8 +109,7 @@ class MaskedLM(LanguageModel):
         """
         self.check(splits)
         warn_leaks(splits, self.text_columns)
-        if tokenizer.mask_token_id is None:
-            raise FtkitError("The tokenizer has no mask token: it is not of a masked model.")
+        _check_mask_token(tokenizer)
 
         def encode_rows(rows: dict[str, list], indices: list[int], copies: int) -> dict[str, list]:
             texts: list[Any] = [list(rows[column]) for column in self.text_columns]
@@ -96,9 +119,8 @@ class MaskedLM(LanguageModel):
             if "row" in rows:
                 encoded["row"] = rows["row"] * copies
             for i, ids in enumerate(encoded["input_ids"]):
-                rng = np.random.default_rng(
-                    [self.seed, indices[i % len(indices)], i // len(indices)]
-                )
+                copy, place = divmod(i, len(indices))
+                rng = np.random.default_rng([self.seed, indices[place], copy])
                 encoded["input_ids"][i], encoded["labels"][i] = self._mask(ids, tokenizer, rng)
             return encoded
 
@@ -109,7 +131,11 @@ class MaskedLM(LanguageModel):
                 encode_rows, batched=True, with_indices=True, remove_columns=names, fn_kwargs=copies
             )
 
-        return DatasetDict({str(n): encode_split(str(n), split) for n, split in splits.items()})
+        encoded: dict[Any, Dataset] = {
+            str(name): encode_split(str(name), split) for name, split in splits.items()
+        }
+        raise_problems(list(dict.fromkeys(_without_gap(encoded))))
+        return DatasetDict(encoded)
 
     def _mask(
         self, ids: Sequence[int], tokenizer: Any, rng: np.random.Generator
@@ -117,6 +143,8 @@ class MaskedLM(LanguageModel):
         """Return the ids with gaps, and the labels."""
         tokens = np.array(ids)
         plain = np.flatnonzero(~np.isin(tokens, tokenizer.all_special_ids))
+        if not len(plain):
+            plain = np.flatnonzero(tokens == tokenizer.unk_token_id)
         chosen = plain[rng.random(len(plain)) < self.mlm_probability]
         if not len(chosen) and len(plain):
             chosen = rng.choice(plain, 1)
@@ -129,7 +157,14 @@ class MaskedLM(LanguageModel):
         return tokens.tolist(), labels.tolist()
 
     def encode_texts(self, texts: Sequence[Sequence[str]], tokenizer: Any) -> Dataset:
-        """Encode texts that hold the mask token where something is missing."""
+        """Encode texts that hold the mask token where something is missing.
+
+        Raises
+        ------
+        FtkitError
+            Lists every text without a mask token, or with one too late to be read.
+        """
+        _check_mask_token(tokenizer)
         problems = wrong_widths(texts, self.text_columns)
         problems += [
             f"text {i}: holds no {tokenizer.mask_token}; expected one for each gap, such as "
@@ -143,6 +178,13 @@ class MaskedLM(LanguageModel):
         masks = [
             [token == tokenizer.mask_token_id for token in ids] for ids in encoded["input_ids"]
         ]
+        limit = tokenizer.model_max_length
+        problems = [
+            f"text {i}: its {tokenizer.mask_token} stands after the {limit} tokens that are read."
+            for i, mask in enumerate(masks, start=1)
+            if not any(mask)
+        ]
+        raise_problems(problems)
         return Dataset.from_dict({**encoded, "gaps": masks})
 
     @torch.inference_mode()
@@ -160,7 +202,19 @@ class MaskedLM(LanguageModel):
         for chances, gaps in zip(outputs, encoded["gaps"], strict=True):
             fields = []
             for row in chances[: len(gaps)][np.array(gaps)]:
-                best = row.argsort()[::-1][:SHOWN]
+                best = row[: len(tokenizer)].argsort()[::-1][:SHOWN]
                 fields.append(" ".join(f"{tokenizer.decode([i])} {row[i]:.3f}" for i in best))
             lines.append(tuple(fields))
         return lines
+
+
+def _check_mask_token(tokenizer: Any) -> None:
+    if tokenizer.mask_token_id is None:
+        raise FtkitError("The tokenizer has no mask token: it is not of a masked model.")
+
+
+def _without_gap(encoded: Mapping[str, Dataset]) -> Iterator[str]:
+    for name, split in encoded.items():
+        for i, labels in enumerate(split["labels"]):
+            if max(labels, default=IGNORED) == IGNORED:
+                yield f"{row_name(name, split, i)}: the tokenizer makes no token of its text."

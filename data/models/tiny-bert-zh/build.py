@@ -7,10 +7,10 @@ this file for where the texts come from and what they may be used for.
 """
 
 import argparse
-import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -20,11 +20,12 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from ftkit import TrainingConfig
 from ftkit.devices import attention_for, best_device
-from ftkit.pretraining import pack_blocks, pretrain
+from ftkit.pretraining import pack_blocks, pretrain, save_half
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TECHNICAL = ("react_docs_zh.txt", "trpl_zh.txt")  # far from what the course reads
-BLOCK, RAREST, HELD_OUT = 128, 3, 100
+BLOCK, RAREST, HELD_OUT = 64, 3, 100
+ONE_DIRECTION = 0.5  # share of the batches
 MASKED, REPLACED = 0.15, 0.15  # shares of all characters
 REPLACED_WEIGHT = 10.0  # the loss of the easy task is small
 
@@ -86,10 +87,14 @@ class Neighbours(nn.Module):
 
 
 class Pretraining(nn.Module):
-    """One network, two tasks: name masked characters, and find replaced ones.
+    """One network, three tasks, one drawn for each batch.
 
-    The second is ELECTRA's (Clark et al. 2020): it learns from every position. In place of
-    ELECTRA's generator network, bigram counts propose the replacements.
+    Half of the batches are read in one direction: each character is predicted from those before
+    it, or from those after it. Every position teaches, so that a small model soon knows which
+    characters go together (the mixture is that of GPT-BERT, Charpentier and Samuel 2024). The other
+    half is read whole: masked characters are named, and replaced ones found. The latter is
+    ELECTRA's task (Clark et al. 2020); in place of its generator network, bigram counts propose the
+    replacements.
     """
 
     def __init__(self, bert: BertForMaskedLM, tokens: torch.Tensor, mask_token_id: int) -> None:
@@ -99,8 +104,28 @@ class Pretraining(nn.Module):
         size = bert.config.vocab_size
         self.left, self.right = Neighbours(tokens, size, 1), Neighbours(tokens, size, -1)
 
-    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **_: object) -> object:
-        """Corrupt the block at random, and return both losses and their sum."""
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, **_: object) -> "Losses":
+        """Draw a task, and return its loss."""
+        draw = float(torch.rand(1))
+        if draw < ONE_DIRECTION:
+            return self.one_direction(input_ids, 1 if draw < ONE_DIRECTION / 2 else -1)
+        return self.both_directions(input_ids)
+
+    def one_direction(self, input_ids: torch.Tensor, step: int) -> "Losses":
+        """Predict each character from those before it (1) or after it (-1)."""
+        size = input_ids.shape[1]
+        seen = torch.ones(size, size, dtype=torch.bool, device=input_ids.device)
+        seen = seen.tril() if step > 0 else seen.triu()
+        mask = torch.zeros(1, 1, size, size, device=input_ids.device).masked_fill(~seen, -1e4)
+        mask = mask.expand(len(input_ids), 1, size, size)
+        hidden = self.bert.bert(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        hidden = hidden[:, :-1] if step > 0 else hidden[:, 1:]
+        labels = input_ids[:, 1:] if step > 0 else input_ids[:, :-1]
+        logits = self.bert.cls(hidden).float()
+        return Losses(functional.cross_entropy(logits.flatten(0, 1), labels.flatten()))
+
+    def both_directions(self, input_ids: torch.Tensor) -> "Losses":
+        """Corrupt the block at random: name what is masked, find what is replaced."""
         draw = torch.rand(input_ids.shape, device=input_ids.device)
         masked, replaced = draw < MASKED, (draw >= MASKED) & (draw < MASKED + REPLACED)
         half = torch.rand(input_ids.shape, device=input_ids.device) < 0.5
@@ -109,21 +134,19 @@ class Pretraining(nn.Module):
         corrupted = corrupted.masked_fill(masked, self.mask_token_id)
         hidden = self.bert.bert(input_ids=corrupted).last_hidden_state
         logits = self.bert.cls(hidden[masked])
-        named = functional.cross_entropy(logits.float(), labels[masked])
+        named = functional.cross_entropy(logits.float(), input_ids[masked])
         score = self.found(hidden)[~masked].squeeze(-1).float()
-        truth = (corrupted != labels)[~masked].float()
+        truth = (corrupted != input_ids)[~masked].float()
         found = functional.binary_cross_entropy_with_logits(score, truth)
         return Losses(named + REPLACED_WEIGHT * found, named.detach(), found.detach())
 
 
-class Losses(tuple):
-    """The losses in nats: ``loss`` of both tasks together, ``named`` and ``found``."""
+class Losses(NamedTuple):
+    """The losses in nats: what is trained on, and its two parts where the text is read whole."""
 
-    def __new__(cls, loss: torch.Tensor, named: torch.Tensor, found: torch.Tensor) -> "Losses":
-        """Make one of three numbers."""
-        return super().__new__(cls, (loss, named, found))
-
-    loss = property(lambda self: self[0])
+    loss: torch.Tensor
+    named: torch.Tensor | None = None
+    found: torch.Tensor | None = None
 
 
 def main() -> None:
@@ -153,13 +176,13 @@ def main() -> None:
     tokens = torch.tensor(blocks["input_ids"]).flatten()
     model = Pretraining(bert, tokens, tokenizer.mask_token_id)
     training = TrainingConfig(
-        learning_rate=1.5e-3,
-        num_train_epochs=7,
-        batch_size=32,
-        warmup_steps=300,
+        learning_rate=1e-3,
+        num_train_epochs=3,
+        batch_size=24,
+        warmup_steps=200,
         weight_decay=0.01,
         reuse_frozen=False,
-        save_steps=500,
+        save_steps=800,
         seed=0,
     )
     size = sum(p.numel() for p in bert.parameters())
@@ -171,21 +194,21 @@ def main() -> None:
         ).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    step = iter(range(training.save_steps, 10**9, training.save_steps))
-
     @torch.inference_mode()
     def measure() -> dict[str, float]:
         with torch.random.fork_rng():
             torch.manual_seed(1)
             ids = torch.tensor(unseen["input_ids"])
-            _, named, found = model.eval()(ids, ids)
-        save(args.work / f"snapshot-{next(step)}")
-        print(f"held out: named {named:.3f}, found {found:.4f}", flush=True)
-        return {"named": float(named), "found": float(found)}
+            _, named, found = model.eval().both_directions(ids)
+            forward = model.one_direction(ids, 1).loss
+        done = len(list(args.work.glob("snapshot-*")))
+        save(args.work / f"snapshot-{(done + 1) * training.save_steps}")
+        values = {"named": named, "found": found, "next": forward}
+        print({name: round(float(value), 4) for name, value in values.items()}, flush=True)
+        return {name: float(value) for name, value in values.items()}
 
     log = pretrain(model, blocks, training, args.work, measure)
-    save(args.work / "model")
-    (args.work / "model" / "log.json").write_text(json.dumps(log, indent=0) + "\n")
+    save_half(args.work / "model", bert, tokenizer, log)
 
 
 if __name__ == "__main__":
