@@ -20,6 +20,7 @@ BY_HAND = {
     **dict.fromkeys(("set_trainable", "count_parameters"), 6),
     **dict.fromkeys(("parameter_groups", "add_lora", "merge_lora"), 7),
     **dict.fromkeys(("compare", "find_leaks", "remove_leaks"), 8),
+    "TokenClassification": 10,
 }
 
 
