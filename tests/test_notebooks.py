@@ -20,7 +20,11 @@ BY_HAND = {
     **dict.fromkeys(("set_trainable", "count_parameters"), 6),
     **dict.fromkeys(("parameter_groups", "add_lora", "merge_lora"), 7),
     **dict.fromkeys(("compare", "find_leaks", "remove_leaks"), 8),
+    "CausalLM": 9,
     "TokenClassification": 10,
+    "QuestionAnswering": 11,
+    "MaskedLM": 12,
+    "Seq2Seq": 13,
 }
 
 

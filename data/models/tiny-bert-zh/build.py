@@ -9,6 +9,7 @@ this file for where the texts come from and what they may be used for.
 import argparse
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from ftkit.pretraining import pack_blocks, pretrain, save_half
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TECHNICAL = ("react_docs_zh.txt", "trpl_zh.txt")  # far from what the course reads
 BLOCK, RAREST, HELD_OUT = 64, 3, 100
+CYCLES = (3, 4)  # passes; at the start of each the learning rate rises anew
 ONE_DIRECTION = 0.5  # share of the batches
 MASKED, REPLACED = 0.15, 0.15  # shares of all characters
 REPLACED_WEIGHT = 10.0  # the loss of the easy task is small
@@ -173,17 +175,16 @@ def main() -> None:
     )
     config._attn_implementation = attention_for(best_device())
     bert = BertForMaskedLM(config)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1  # saved, to fine-tune
     tokens = torch.tensor(blocks["input_ids"]).flatten()
     model = Pretraining(bert, tokens, tokenizer.mask_token_id)
     training = TrainingConfig(
         learning_rate=1e-3,
-        num_train_epochs=3,
         batch_size=24,
         warmup_steps=200,
         weight_decay=0.01,
         reuse_frozen=False,
         save_steps=800,
-        seed=0,
     )
     size = sum(p.numel() for p in bert.parameters())
     print(f"{len(blocks)} blocks of {BLOCK}, {len(tokenizer)} tokens, {size:,} parameters")
@@ -202,12 +203,17 @@ def main() -> None:
             _, named, found = model.eval().both_directions(ids)
             forward = model.one_direction(ids, 1).loss
         done = len(list(args.work.glob("snapshot-*")))
-        save(args.work / f"snapshot-{(done + 1) * training.save_steps}")
+        save(args.work / f"snapshot-{done + 1}")
         values = {"named": named, "found": found, "next": forward}
         print({name: round(float(value), 4) for name, value in values.items()}, flush=True)
         return {name: float(value) for name, value in values.items()}
 
-    log = pretrain(model, blocks, training, args.work, measure)
+    log: list[dict] = []
+    for cycle, passes in enumerate(CYCLES):
+        turn = replace(training, num_train_epochs=passes, seed=cycle)
+        lines = pretrain(model, blocks, turn, args.work / f"cycle-{cycle}", measure)
+        before = log[-1]["step"] if log else 0
+        log += [{**line, "step": before + line["step"], "cycle": cycle} for line in lines]
     save_half(args.work / "model", bert, tokenizer, log)
 
 

@@ -1,0 +1,203 @@
+"""Right and wrong answers to the exercises on question answering."""
+
+from collections import Counter
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from ftkit.squad import normalize_answer
+
+
+def right_windows(n_tokens, size, stride):
+    found, start = [], 0
+    while True:
+        found.append((start, min(start + size, n_tokens)))
+        if start + size >= n_tokens:
+            return found
+        start += size - stride
+
+
+def windows_by_stride(n_tokens, size, stride):
+    return right_windows(n_tokens, size, size - stride)
+
+
+def too_many_windows(n_tokens, size, stride):
+    starts = range(0, n_tokens, size - stride)
+    found = [(start, min(start + size, n_tokens)) for start in starts]
+    last = found[-1]
+    return [*found, (last[1] - 1, last[1])]
+
+
+def long_last_window(n_tokens, size, stride):
+    return [(start, start + size) for start, _ in right_windows(n_tokens, size, stride)]
+
+
+def dropped_rest(n_tokens, size, stride):
+    return [
+        (s, e) for s, e in right_windows(n_tokens, size, stride) if e - s == size or n_tokens < size
+    ]
+
+
+def always_a_full_window(n_tokens, size, stride):
+    return right_windows(n_tokens, size, stride) if n_tokens >= size else []
+
+
+def right_positions(offsets, start, end):
+    inside = [i for i, (first, last) in enumerate(offsets) if last > first]
+    if offsets[inside[0]][0] > start or offsets[inside[-1]][1] < end:
+        return 0, 0
+    touched = [i for i in inside if offsets[i][1] > start and offsets[i][0] < end]
+    return touched[0], touched[-1]
+
+
+def positions_without_edges(offsets, start, end):
+    touched = [
+        i
+        for i, (first, last) in enumerate(offsets)
+        if first < last and last > start and first < end
+    ]
+    return (touched[0], touched[-1]) if touched else (0, 0)
+
+
+def positions_from_context(offsets, start, end):
+    n_question = next(i for i, (first, last) in enumerate(offsets) if last > first)
+    first, last = right_positions(offsets, start, end)
+    return first - n_question, last - n_question
+
+
+def positions_without_window(offsets, start, end):
+    inside = [i for i, (first, last) in enumerate(offsets) if last > first]
+    first = max((i for i in inside if offsets[i][0] <= start), default=inside[0])
+    return first, min((i for i in inside if offsets[i][1] >= end), default=inside[-1])
+
+
+def right_loss(start_logits, end_logits, starts, ends):
+    return (cross_entropy(start_logits, starts) + cross_entropy(end_logits, ends)) / 2
+
+
+def f1(prediction, answer, shared=None):
+    words, wanted = normalize_answer(prediction).split(), normalize_answer(answer).split()
+    count = (Counter(words) & Counter(wanted)).total() if shared is None else shared(words, wanted)
+    return 2 * count / (len(words) + len(wanted))
+
+
+def right_f1(prediction, answers):
+    return max(f1(prediction, answer) for answer in answers)
+
+
+def f1_of_members(prediction, answers):
+    return max(f1(prediction, a, lambda p, w: sum(word in w for word in p)) for a in answers)
+
+
+def raw_f1(prediction, answers):
+    def one(answer):
+        words, wanted = prediction.split(), answer.split()
+        return 2 * (Counter(words) & Counter(wanted)).total() / (len(words) + len(wanted))
+
+    return max(one(answer) for answer in answers)
+
+
+def dividing_f1(prediction, answers):
+    def one(answer):
+        words, wanted = normalize_answer(prediction).split(), normalize_answer(answer).split()
+        shared = (Counter(words) & Counter(wanted)).total()
+        precision, recall = shared / len(words), shared / len(wanted)
+        return 2 * precision * recall / (precision + recall)
+
+    return max(one(answer) if set(answer.split()) & set(prediction.split()) or len(answers) == 1
+               else 0.0 for answer in answers)  # fmt: skip
+
+
+def precision_only(prediction, answers):
+    words = normalize_answer(prediction).split()
+    return max(
+        (Counter(words) & Counter(normalize_answer(a).split())).total() / len(words)
+        for a in answers
+    )
+
+
+def search(start, end, mask, max_tokens, *, order=True, inside=True, extra=0):
+    """Return the best pair under some of the rules."""
+    size = len(mask)
+    pairs = [
+        (s, e)
+        for s in range(size)
+        for e in range(size)
+        if (not order or s <= e < s + max_tokens + extra) and (not inside or (mask[s] and mask[e]))
+    ]
+    return max(pairs, key=lambda pair: float(start[pair[0]] + end[pair[1]]))
+
+
+def right_span(start, end, mask, max_tokens):
+    return search(start, end, mask, max_tokens)
+
+
+def two_argmaxes(start, end, mask, max_tokens):
+    blocked = torch.where(mask, 0.0, -torch.inf)
+    return int((start + blocked).argmax()), int((end + blocked).argmax())
+
+
+def greedy_span(start, end, mask, max_tokens):
+    blocked = torch.where(mask, 0.0, -torch.inf)
+    first = int((start + blocked).argmax())
+    return first, first + int((end + blocked)[first : first + max_tokens].argmax())
+
+
+CASES = {
+    "windows": (
+        right_windows,
+        [
+            (windows_by_stride, "move on by the stride"),
+            (lambda n, size, stride: right_windows(n, size, 0), "share nothing"),
+            (dropped_rest, "stand in no window"),
+            (long_last_window, "reaches beyond"),
+            (too_many_windows, "one window too many"),
+            (always_a_full_window, "shorter than a window"),
+        ],
+    ),
+    "token_positions": (
+        right_positions,
+        [
+            (lambda offsets, start, end: (start, end), "these are characters"),
+            (positions_from_context, "count from the context"),
+            (
+                lambda o, s, e: (right_positions(o, s, e)[0], right_positions(o, s, e)[1] + 1),
+                "one too far",
+            ),
+            (lambda o, s, e: (right_positions(o, s, e)[0],) * 2, "first token only"),
+            (positions_without_edges, "the window cuts"),
+            (positions_without_window, "both labels are 0"),
+        ],
+    ),
+    "span_loss": (
+        right_loss,
+        [
+            (lambda s, e, a, b: 2 * right_loss(s, e, a, b), "the sum of both"),
+            (lambda s, e, a, b: cross_entropy(s, a), "the start alone"),
+            (lambda s, e, a, b: cross_entropy(e, b), "the end alone"),
+            (lambda s, e, a, b: right_loss(s, e, b, a), "swapped"),
+            (lambda s, e, a, b: -right_loss(s, e, a, b), "the sign"),
+            (lambda s, e, a, b: cross_entropy(s, a, reduction="none"), "one number is wanted"),
+        ],
+    ),
+    "answer_f1": (
+        right_f1,
+        [
+            (f1_of_members, "no sets"),
+            (lambda p, answers: f1(p, answers[0]), "several answers"),
+            (raw_f1, "normalise both first"),
+            (dividing_f1, "not 0/0"),
+            (precision_only, "the precision"),
+        ],
+    ),
+    "best_span": (
+        right_span,
+        [
+            (two_argmaxes, "before the start"),
+            (lambda *args: search(*args, inside=False), "leaves the context"),
+            (lambda *args: search(*args, extra=1), "one token too long"),
+            (lambda *args: search(*args, extra=99), "too long: at most"),
+            (greedy_span, "best start first"),
+        ],
+    ),
+}
