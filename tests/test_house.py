@@ -1,6 +1,7 @@
 """The house keeps its own rules: imports go down, functions are short, two files agree."""
 
 import ast
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -176,3 +177,17 @@ def test_the_readme_shows_the_recorded_speeds():
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.split(SPEED_START)[1].split(SPEED_END)[0].strip() == speed_table()
+
+
+def test_the_readme_shows_every_task_and_each_beats_its_baseline():
+    from ftkit.tasks import TASKS
+    from tests.benchmarks.report import TASKS_END, TASKS_START, tasks_table
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.split(TASKS_START)[1].split(TASKS_END)[0].strip() == tasks_table()
+    results = json.loads((ROOT / "data/results/tasks.json").read_text(encoding="utf-8"))
+    assert set(results) == set(TASKS)
+    for entry in results.values():
+        (_, *tuned), (_, *floor) = entry["scores"].values()
+        lower_is_better = entry["metric"] == "loss"
+        assert tuned[1] < floor[0] if lower_is_better else tuned[0] > floor[1]

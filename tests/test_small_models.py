@@ -9,6 +9,7 @@ from safetensors import safe_open
 import ftkit
 from ftkit.data import bundled
 from ftkit.models import own_models
+from ftkit.plots import mean_interval
 from ftkit.tasks import TASKS
 
 MODELS = {"tiny-bert-zh": "masked-lm", "tiny-en-zh": "seq2seq", "tiny-stories-gpt": "causal-lm"}
@@ -63,6 +64,13 @@ def test_the_card_states_the_end_of_the_log(name):
 
 def test_the_story_model_reached_its_goal():
     assert read_log("tiny-stories-gpt")[-1]["bits_per_character"] <= 1.05
+
+
+def test_the_chinese_model_is_worth_more_than_random_weights():
+    results = json.loads(bundled("results/chinese.json").read_text(encoding="utf-8"))
+    starts = {s["name"]: [run["accuracy"] for run in s["runs"]] for s in results["starts"]}
+    assert len(starts["model"]) == len(starts["random weights"]) == 5
+    assert mean_interval(starts["model"])[0] > mean_interval(starts["random weights"])[1]
 
 
 def mean_loss(model, tokenizer, text: str) -> float:

@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SIZES = {"train": 800, "validation": 50, "test": 50}  # questions
-SENTENCES, MOST = 6, 2  # of a context; questions about it
+SIZES = {"train": 1600, "validation": 50, "test": 50}  # questions
+SENTENCES, MOST = 6, 5  # of a context; questions about it
 KEEP, LEAST = 0.7, 4  # share of the other words that stay; how many must
 RARE = 5  # how much more often a name or a number is taken out, if there is one
 
@@ -81,7 +81,8 @@ def cut(text: str, rng: random.Random) -> tuple[str, list[dict]]:
     chosen = sentences[first : first + SENTENCES]
     context = " ".join(chosen)
     drawn = (cloze(sentence, context, rng) for sentence in rng.sample(chosen, len(chosen)))
-    return context, [question for question in drawn if question][:MOST]
+    different = {question["question"]: question for question in drawn if question}
+    return context, list(different.values())[:MOST]
 
 
 def cut_split(split: str, size: int) -> list[dict]:
@@ -89,10 +90,11 @@ def cut_split(split: str, size: int) -> list[dict]:
     rng = random.Random(f"2026 {split}")
     texts = read_texts(split)
     rng.shuffle(texts)
-    data, count = [], 0
+    data, count, asked = [], 0, set()
     for title, text in texts:
         context, questions = cut(text, rng)
-        questions = questions[: size - count]
+        questions = [q for q in questions if q["question"] not in asked][: size - count]
+        asked.update(question["question"] for question in questions)
         for number, question in enumerate(questions, start=count + 1):
             question["id"] = f"{split}-{number:03d}"
         count += len(questions)

@@ -35,7 +35,7 @@ TASK = ftkit.SequenceClassification(("text",), ("negative", "positive"))
 TOKENS_A_STEP = 24 * 64
 # The best of `--search` on validation, for either start.
 SETTINGS: dict[str, dict[str, Any]] = {
-    RANDOM: {"learning_rate": 5e-4, "num_train_epochs": 5, "batch_size": 16},
+    RANDOM: {"learning_rate": 2e-4, "num_train_epochs": 5, "batch_size": 16},
     "pretrained": {"learning_rate": 5e-4, "num_train_epochs": 5, "batch_size": 16},
 }
 GRID: dict[str, tuple[Any, ...]] = {

@@ -76,6 +76,21 @@ def speed_table() -> str:
     return "\n".join(lines)
 
 
+TASKS_START, TASKS_END = "<!-- tasks: start -->", "<!-- tasks: end -->"
+
+
+def tasks_table() -> str:
+    """Return the recorded scores of every task and of its baseline as a Markdown table."""
+    results = json.loads(bundled("results/tasks.json").read_text(encoding="utf-8"))
+    lines = ["| task | data | score | fine-tuned | baseline |", "|---|---|---|---|---|"]
+    for name, entry in results.items():
+        (_, tuned), (called, floor) = entry["scores"].items()
+        cells = [f"{v:.3g} [{low:.3g}, {high:.3g}]" for v, low, high in (tuned, floor)]
+        row = (f"`{name}`", entry["data"], entry["metric"], cells[0], f"{cells[1]}, {called}")
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
 def replace_between(text: str, start: str, end: str, new: str) -> str:
     """Put new text between two marks."""
     before, _, rest = text.partition(start)
@@ -88,6 +103,7 @@ def main() -> None:
     study = read_study()
     text = replace_between(README.read_text(encoding="utf-8"), START, END, table(study))
     text = replace_between(text, SPEED_START, SPEED_END, speed_table())
+    text = replace_between(text, TASKS_START, TASKS_END, tasks_table())
     README.write_text(text, encoding="utf-8")
     draw(study)
 

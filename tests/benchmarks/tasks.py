@@ -186,7 +186,11 @@ CASES = (
     Case(
         "question-answering",
         "questions",
-        ("--data questions --learning-rate 2e-4 --batch-size 8",),
+        (
+            "--data cloze --learning-rate 3e-4 --head-learning-rate 3e-3 --num-train-epochs 1"
+            " --batch-size 8",
+            "--data questions --tune top:4 --learning-rate 3e-4 --batch-size 8",
+        ),
         "f1",
         "nearest sentence",
         answer_baseline,
