@@ -1,12 +1,15 @@
 """Find rows that stand in two splits: the quiet way to flatter a test score."""
 
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from itertools import combinations
 
 from datasets import Dataset, DatasetDict
 
+from ftkit.columns import check_column
 from ftkit.data import row_name
+from ftkit.errors import raise_problems
 
 
 class LeakWarning(UserWarning):
@@ -16,12 +19,17 @@ class LeakWarning(UserWarning):
 def find_leaks(
     splits: DatasetDict, text_columns: Sequence[str]
 ) -> dict[tuple[str, str], list[tuple[int, int]]]:
-    """Find rows whose texts stand in two splits, whatever their case, spacing or order.
+    """Find rows whose texts stand in two splits, whatever their case, width, spacing or order.
 
     Returns
     -------
     dict
         ``(split, other split)`` → list of ``(index, index)``; only pairs of splits that overlap.
+
+    Raises
+    ------
+    FtkitError
+        A split has no such column.
 
     Examples
     --------
@@ -29,6 +37,8 @@ def find_leaks(
     >>> find_leaks(load_splits("paraphrase"), ["sentence1", "sentence2"])
     {}
     """
+    columns = [(str(n), split, column) for n, split in splits.items() for column in text_columns]
+    raise_problems([problem for which in columns for problem in check_column(*which)])
     keys = {name: _text_keys(dataset, text_columns) for name, dataset in splits.items()}
     leaks = {}
     for one, other in combinations(keys, 2):
@@ -41,7 +51,12 @@ def find_leaks(
 
 def _text_keys(dataset: Dataset, text_columns: Sequence[str]) -> list[tuple[str, ...]]:
     texts = zip(*(dataset[column] for column in text_columns), strict=True)
-    return [tuple(sorted(" ".join(str(t).casefold().split()) for t in row)) for row in texts]
+    return [tuple(sorted(map(_key, row))) for row in texts]
+
+
+def _key(text: object) -> str:
+    """Return what remains without case, white space, and wide, narrow or joined letters (NFKC)."""
+    return "".join(unicodedata.normalize("NFKC", str(text)).casefold().split())
 
 
 def warn_leaks(splits: DatasetDict, text_columns: Sequence[str]) -> None:

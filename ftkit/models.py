@@ -76,7 +76,7 @@ def load_pretrained(
     try:
         config = AutoConfig.from_pretrained(source, **options, **task.model_options())
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+    except (ValueError, *hub.ERRORS) as error:
         raise FtkitError(_why_not(source, error)) from error
     config._attn_implementation = attention_for(best_device())
     with torch.random.fork_rng():
@@ -115,7 +115,7 @@ def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrai
             output_loading_info=True,
             **options,
         )
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, *hub.ERRORS) as error:
         raise FtkitError(f"{source}: the weights do not load: {error}") from error
     finally:
         logging.set_verbosity(level)

@@ -143,9 +143,8 @@ class TrainingRun:
         """Return the indices of the rows that a step (counted from 0) trains on."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
-            config = self.config
-            order = epoch_order(self.lengths, config.batch_size, config.seed, epoch)
-            self._order = (epoch, order)
+            size, seed = self.config.batch_size, self.config.seed
+            self._order = (epoch, epoch_order(self.lengths, size, seed, epoch))
         return self._order[1][position]
 
     def _gradients(self, batch: Batch) -> float:
@@ -171,8 +170,9 @@ class TrainingRun:
         freeze_modules(self.model)
         rank, size = distributed.rank(), distributed.world_size()
         parts = micro_batches(batch, self.micro_batches * size)
+        parts = [part for part in parts if self._count_labels(part)]  # the others' mean is 0/0
         counts = [self._count_labels(part) for part in parts]
-        total = torch.zeros(1, device=self.device)
+        total = torch.full((1,), 0.0 if parts else math.nan, device=self.device)
         with torch.random.fork_rng():
             for i in range(rank, -(-len(parts) // size) * size, size):
                 share = counts[i] / sum(counts) if i < len(parts) else 0.0  # none left: as many
@@ -195,9 +195,8 @@ class TrainingRun:
         return int(((labels[:, 1:] if causal else labels) != -100).sum())
 
     def _thaw(self) -> None:
-        due = [
-            tune for share, tune in self.config.unfreeze if share * self.total_steps <= self.step
-        ]
+        step, total = self.step, self.total_steps
+        due = [tune for share, tune in self.config.unfreeze if share * total <= step]
         if due and due[-1] != self._tune:
             self._tune = due[-1]
             set_trainable(self.model, self._tune)
@@ -210,7 +209,7 @@ class TrainingRun:
         shown = ", ".join(map(str, named[:4])) + (", …" if len(named) > 4 else "")
         return (
             f"The {what} at step {self.step + 1} (rows: {shown}); nothing was updated. "
-            f"Try a lower learning rate, or bf16=False."
+            f"If these rows have labels, try a lower learning rate, or bf16=False."
         )
 
     def state_dict(self) -> tuple[Tensors, dict[str, Any]]:

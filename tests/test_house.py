@@ -30,8 +30,8 @@ ROOMS = {  # module: what it may import from ftkit
     "layers": {"errors"},
     "parameters": {"errors", "layers"},
     "data": {"errors", "files", "hub"},
-    "leaks": {"data"},
     "columns": {"data", "errors"},
+    "leaks": {"columns", "data", "errors"},
     "tasks": {
         *(
             "batches",

@@ -17,6 +17,18 @@ def test_case_and_spacing_do_not_hide_a_leak(leaky):
     assert ftkit.find_leaks(leaky, ["text"]) == {("train", "test"): [(0, 12)]}
 
 
+def test_width_and_inserted_spaces_do_not_hide_a_leak():
+    train = Dataset.from_dict({"text": ["房间很大，服务好", "ＡＢＣ very good"]})
+    test = Dataset.from_dict({"text": ["abc VERY good", "房间 很大,服务好", "房间很小，服务好"]})
+    leaks = ftkit.find_leaks(DatasetDict({"train": train, "test": test}), ["text"])
+    assert leaks == {("train", "test"): [(1, 0), (0, 1)]}
+
+
+def test_a_column_that_is_not_there(splits):
+    with pytest.raises(ftkit.FtkitError, match='train.csv: no column "txet".*"text"'):
+        ftkit.remove_leaks(splits, ["txet"])
+
+
 def test_the_order_of_a_pair_does_not_hide_a_leak():
     one = Dataset.from_dict({"a": ["x", "p"], "b": ["y", "q"]})
     other = Dataset.from_dict({"a": ["y"], "b": ["x"]})

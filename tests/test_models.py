@@ -2,7 +2,10 @@
 
 import json
 
+import httpx2
+import pytest
 import torch
+from transformers import AutoConfig
 
 import ftkit
 from ftkit.models import BUNDLED_MODELS, check_sha256, locate
@@ -100,3 +103,16 @@ def test_unknown_names():
     assert message(locate, "minilmm") == (
         '"minilmm" is no bundled model, no folder and no hub id. Did you mean "minilm"?'
     )
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [("config", "cannot be reached (ReadError)"), ("weights", "do not load: connection reset")],
+)
+def test_a_network_that_fails_midway_is_an_error_of_ours(checkpoint, task, monkeypatch, part, text):
+    def fail(*args, **options):
+        raise httpx2.ReadError("connection reset")
+
+    owner = AutoConfig if part == "config" else task.auto_model
+    monkeypatch.setattr(owner, "from_pretrained", fail)
+    assert text in message(ftkit.load_pretrained, checkpoint, task)

@@ -228,6 +228,32 @@ def test_lora_trains_and_learns(model, encoded, task):
     assert report.metrics["accuracy"] > 0.9
 
 
+def language_model_and_rows(labelled: list[bool]):
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_positions=4, n_embd=8, n_layer=1, n_head=2))
+    labels = [[1, 2, 3] if has else [-100] * 3 for has in labelled]
+    return model, Dataset.from_dict({"input_ids": [[1, 2, 3]] * len(labels), "labels": labels})
+
+
+def test_rows_without_labels_change_nothing():
+    """Micro-batches of one row: the mean over no label is 0/0, and must not reach the others."""
+    torch.manual_seed(0)
+    model, mixed = language_model_and_rows([True, False, True, False])
+    _, plain = language_model_and_rows([True, True])
+    twin = without_dropout(copy.deepcopy(model))
+    model = without_dropout(model)
+    options = {"num_train_epochs": 1, "max_grad_norm": 0.5, "optim": "sgd"}
+    (one,) = ftkit.TrainingRun(model, mixed, config(gradient_accumulation_steps=4, **options))
+    (other,) = ftkit.TrainingRun(twin, plain, config(**options))
+    assert one.loss == pytest.approx(other.loss, abs=1e-6)
+    assert largest_difference(weights(model), weights(twin)) < 1e-6
+
+
+def test_a_batch_without_any_label_is_refused():
+    model, rows = language_model_and_rows([False, False])
+    with pytest.raises(ftkit.FtkitError, match="^The loss is nan at step 1 .* have labels, try"):
+        next(ftkit.TrainingRun(model, rows, config()))
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_before_the_update(model, encoded, value):
     run = ftkit.TrainingRun(model, encoded["train"], config())
@@ -239,8 +265,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(model, encoded, value
         next(run)
     rows = [encoded["train"][i]["row"] for i in run.rows_of_step(3)]
     assert str(caught.value) in [
-        f"The loss is {loss} at step 4 (rows: {', '.join(rows[:4])}, …); nothing was updated. Try "
-        "a lower learning rate, or bf16=False."
+        f"The loss is {loss} at step 4 (rows: {', '.join(rows[:4])}, …); nothing was updated. If "
+        "these rows have labels, try a lower learning rate, or bf16=False."
         for loss in ("nan", "inf")
     ]
     after = weights(model)
