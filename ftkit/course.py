@@ -103,7 +103,7 @@ def _execute(notebook: NotebookNode, folder: Path) -> tuple[float, str | None]:
     client = NotebookClient(notebook, timeout=CELL_TIMEOUT_SECONDS, resources=resources)
     peak = 0.0
     try:
-        with client.setup_kernel():
+        with client.setup_kernel(transport_encryption="auto"):
             for index, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, index)
             peak = process_peak_mib(client.km.provisioner.pid)  # type: ignore[union-attr]

@@ -33,10 +33,12 @@ def notebooks(tmp_path, monkeypatch):
     return folder
 
 
-def test_one_line_a_notebook_and_status_1_where_one_fails(notebooks, tmp_path, capsys):
+def test_one_line_a_notebook_and_status_1_where_one_fails(notebooks, tmp_path, capfd):
     before = (notebooks / "00_fine.ipynb").read_bytes()
     assert main(["course", "--output", str(tmp_path / "html")]) == 1
-    lines = capsys.readouterr().out.splitlines()
+    said, complaints = capfd.readouterr()
+    assert complaints == ""  # the kernels' too
+    lines = said.splitlines()
     assert lines[0].split()[0] == "00_fine"
     assert lines[0].endswith("MiB  ok")
     assert lines[1].endswith("ZeroDivisionError: division by zero")
