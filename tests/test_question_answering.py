@@ -342,6 +342,23 @@ def test_metrics_equal_the_definition_question_by_question(splits, task, tokeniz
     assert right.tolist() == [exact_match(*pair) == 1 for pair in pairs]
 
 
+def test_reports_with_other_windows_compare_and_those_of_other_questions_do_not(
+    splits, task, tokenizer, model
+):
+    narrow = ftkit.QuestionAnswering(max_length=14, stride=3)
+    one, other = (
+        ftkit.evaluate(model, t.encode(splits, tokenizer)["test"], t, n_resamples=0)
+        for t in (task, narrow)
+    )
+    change = ftkit.compare(one, other)
+    assert change.differences["f1"] == other.metrics["f1"] - one.metrics["f1"]
+    few = task.encode(DatasetDict({"test": splits["test"].select(range(1, 3))}), tokenizer)["test"]
+    more = task.encode(DatasetDict({"test": splits["test"].select(range(2))}), tokenizer)["test"]
+    reports = [ftkit.evaluate(model, rows, task, n_resamples=0) for rows in (few, more)]
+    with pytest.raises(ftkit.FtkitError, match=r"^The reports are of other rows \(2 and 2\)"):
+        ftkit.compare(*reports)
+
+
 def test_the_loss_is_that_of_the_model(splits, task, tokenizer, model):
     encoded = task.encode(splits, tokenizer)["validation"]
     losses = []

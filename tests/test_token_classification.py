@@ -318,6 +318,16 @@ def test_two_reports_compare(encoded, task, model):
     assert ftkit.compare(one, other).only_b_right == 20 - one.right.sum()
 
 
+def test_another_tokenizer_places_words_elsewhere_in_the_same_rows(task):
+    outputs = [np.eye(5)[[0, 1, 2, 0]]] * 2
+    rows = [[Sentence(places, [1, 2])] * 2 for places in ([0, 1], [1, 2])]
+    one, other = (make_report(task, outputs, row, n_resamples=0) for row in rows)
+    assert ftkit.compare(one, other).only_b_right == 2
+    strange = make_report(task, outputs, [Sentence([0, 1], [1, 0])] * 2, n_resamples=0)
+    with pytest.raises(ftkit.FtkitError, match=r"^The reports are of other rows \(2 and 2\)"):
+        ftkit.compare(one, strange)
+
+
 # What comes out
 
 

@@ -1,7 +1,7 @@
 """Which answers the logits of a question's windows name, the best first."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ MAX_ANSWER_TOKENS = 30
 @dataclass(frozen=True)
 class Question:
     """All windows of one question, and what its answer is counted against.
+
+    Two of them are equal where context and answers are, whichever tokenizer cut the windows.
 
     Attributes
     ----------
@@ -34,9 +36,9 @@ class Question:
 
     context: str
     answers: tuple[str, ...]
-    windows: tuple[int, ...]
-    offsets: tuple[np.ndarray, ...]
-    positions: tuple[tuple[int, int], ...]
+    windows: tuple[int, ...] = field(compare=False)
+    offsets: tuple[np.ndarray, ...] = field(compare=False)
+    positions: tuple[tuple[int, int], ...] = field(compare=False)
 
 
 class Answer(NamedTuple):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import log_softmax
@@ -14,8 +14,11 @@ IGNORED = -100  # the label of a token that the loss leaves out
 TAG = re.compile(r"[BI]-.+")
 
 
-class Sentence(NamedTuple):
+@dataclass(frozen=True)
+class Sentence:
     """What a row's logits are counted against.
+
+    Two of them are equal where the tags are, whichever tokenizer placed the words.
 
     Attributes
     ----------
@@ -25,7 +28,7 @@ class Sentence(NamedTuple):
         For each word the number of its tag.
     """
 
-    positions: list[int]
+    positions: list[int] = field(compare=False)
     tag_ids: list[int]
 
 
