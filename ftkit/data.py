@@ -45,7 +45,8 @@ def load_splits(source: str | Path, *, seed: int = 0) -> DatasetDict:
     ----------
     source : str or Path
         A bundled name (``"paraphrase"``); a folder that holds ``train``, ``validation`` and
-        ``test`` files; one file, which is then split 80/10/10 so that equal rows stay together;
+        ``test`` files; one file, which is then split 80/10/10 so that equal rows stay together,
+        and all questions about one context;
         or a hub id, with its configuration after a colon (``"nyu-mll/glue:mrpc"``).
         Files end in ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``.
     seed : int
@@ -80,7 +81,9 @@ def _load(source: str | Path, seed: int) -> DatasetDict:
     if path.is_dir():
         return _load_folder(path)
     if path.is_file() or path.suffix.lower() in READERS:
-        return split_rows(read_table(path), seed=seed)
+        rows = read_table(path)
+        grouped = {"context", "question"} <= set(rows.column_names)
+        return split_rows(rows, seed=seed, group_column="context" if grouped else None)
     if str(source).count("/") == 1 and not str(source).startswith((".", "/")):
         return _load_hub(str(source))
     raise FtkitError(

@@ -24,6 +24,15 @@ BUNDLED_MODELS = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
+SHORT_NAMES = {  # as most tutorials write them: the hub id of today
+    "bert-base-cased": "google-bert/bert-base-cased",
+    "bert-base-chinese": "google-bert/bert-base-chinese",
+    "bert-base-uncased": "google-bert/bert-base-uncased",
+    "distilbert-base-uncased": "distilbert/distilbert-base-uncased",
+    "gpt2": "openai-community/gpt2",
+    "roberta-base": "FacebookAI/roberta-base",
+    "t5-small": "google-t5/t5-small",
+}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -41,7 +50,7 @@ def load_pretrained(
     ----------
     checkpoint : str or Path
         A bundled name (``"minilm"``, ``"tiny-stories-gpt"``), a folder, or a hub id
-        (``"google-bert/bert-base-uncased"``).
+        (``"google-bert/bert-base-uncased"``, or short ``"bert-base-uncased"``).
     task : Task
     revision : str, optional
         Branch, tag or commit of a hub id.
@@ -160,10 +169,11 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> str:
         files = [str(path.relative_to(name)) for path in Path(name).rglob("*")]
         check_files(name, files)
         return name
+    name = SHORT_NAMES.get(name, name)
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise FtkitError(
             f'"{name}" is no bundled model, no folder and no hub id. '
-            f"{closest(name, [*BUNDLED_MODELS, *own_models()])}"
+            f"{closest(name, [*BUNDLED_MODELS, *own_models(), *SHORT_NAMES])}"
         )
     try:
         files = hub.file_names(name, "model", revision)

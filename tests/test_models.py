@@ -99,6 +99,16 @@ def test_wrong_sha256(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["gpt2", "bert-base-chinese", "t5-small"])
+def test_short_names_stand_for_hub_ids(monkeypatch, name):
+    asked = []
+    files = ["config.json", "model.safetensors"]
+    monkeypatch.setattr("ftkit.hub.file_names", lambda *what: asked.append(what[0]) or files)
+    assert locate(name) == asked[0]
+    assert asked[0].count("/") == 1
+    assert asked[0].endswith(f"/{name}")
+
+
 def test_unknown_names():
     assert message(locate, "minilmm") == (
         '"minilmm" is no bundled model, no folder and no hub id. Did you mean "minilm"?'

@@ -426,6 +426,17 @@ def squad_file(rows: list[dict]) -> str:
     return json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": entries}]})
 
 
+def test_one_file_is_split_by_context(tmp_path):
+    path = tmp_path / "all.json"
+    rows = make_rows(range(40))
+    twice = [{**row, "question": ask + row["question"]} for row in rows for ask in ("", "Well, ")]
+    path.write_text(squad_file(twice), encoding="utf-8")
+    splits = ftkit.load_splits(path)
+    assert sum(len(split) for split in splits.values()) == 80
+    contexts = [set(split["context"]) for split in splits.values()]
+    assert len(set.union(*contexts)) == sum(map(len, contexts)) == len({r["context"] for r in rows})
+
+
 def test_from_the_command_line(checkpoint, tmp_path, capsys):
     data = tmp_path / "data"
     data.mkdir()

@@ -96,19 +96,27 @@ def leak_key(answer: Function) -> None:
         }
         for hint, twin in twins.items():
             expect(answer(twin) == key, hint)
-        expect(
-            answer(_review()) != key,
-            "every Chinese text gets the same key: you threw the characters away with the marks.",
-        )
-        expect(
-            answer(text[::-1]) != key,
-            "the order is lost: 不太好 and 太不好 hold the same characters. Keep them in place.",
-        )
-        expect(
-            answer(text.replace("很", "不", 1)) != key,
-            "one other character is another review: 很好 and 不好 must differ.",
-        )
-        expect(answer(text.replace("7", "8")) != key, "digits count: 7块 is not 8块.")
+        for mark in "？…“”；~":
+            expect(answer(text + mark) == key, f"marks: {mark} alone makes no new review.")
+        _expect_different(answer, text)
+
+
+def _expect_different(answer: Function, text: str) -> None:
+    key = answer(text)
+    expect(answer(text.replace("WiFi", "VIP")) != key, "letters count: WiFi is not VIP.")
+    expect(
+        answer(_review()) != key,
+        "every Chinese text gets the same key: you threw the characters away with the marks.",
+    )
+    expect(
+        answer(text[::-1]) != key,
+        "the order is lost: 不太好 and 太不好 hold the same characters. Keep them in place.",
+    )
+    expect(
+        answer(text.replace("很", "不", 1)) != key,
+        "one other character is another review: 很好 and 不好 must differ.",
+    )
+    expect(answer(text.replace("7", "8")) != key, "digits count: 7块 is not 8块.")
 
 
 def _review() -> str:

@@ -18,9 +18,10 @@ Function = Callable[..., Any]
 @check("`stride` is what two windows share; a window moves on by its size minus the stride.")
 def windows(answer: Function) -> None:
     """Check where windows begin and end: how far they move, and where the last one stops."""
-    for size, stride, step_count in ((10, 3, 4), (random.randint(20, 40), random.randint(5, 9), 3)):
+    drawn = random.randint(20, 40), random.randint(5, 9)
+    for size, stride, step_count in ((10, 3, 4), (*drawn, 3), (*drawn, 2)):
         step = size - stride
-        n_tokens = size + step * step_count - random.randint(1, step - 1)
+        n_tokens = size + step * step_count - (random.randint(1, step - 1) if step_count > 2 else 0)
         right = _windows(n_tokens, size, step)
         found = [tuple(pair) for pair in answer(n_tokens, size, stride)]
         if found == right:
@@ -80,14 +81,23 @@ def token_positions(answer: Function) -> None:
         for hint, mistake in hints.items():
             expect(found != mistake, hint)
         expect(found == (first, last), "the first token holds `start`, the last one `end - 1`.")
+        expect(
+            _pair(answer([*offsets], start + 1, end)) == (first, last),
+            "an answer may begin inside a token: take each token that shares a character with it.",
+        )
+    _expect_edges(answer, offsets, n_question)
+
+
+def _expect_edges(answer: Function, offsets: list[tuple[int, int]], n_question: int) -> None:
     hint = "the answer is not whole in this window: both labels are 0, the place of [CLS]."
     for start, end in ((0, 4), (offsets[-2][1] + 1, offsets[-2][1] + 9)):
         expect(_pair(answer([*offsets], start, end)) == (0, 0), hint)
-    end = offsets[-2][1] + 5
-    expect(
-        _pair(answer([*offsets], offsets[-3][0], end)) == (0, 0),
-        "the window cuts this answer. Half an answer is a wrong label: give (0, 0).",
-    )
+    right, left = offsets[-2][1] + 5, offsets[n_question][0] - 3
+    for start, end in ((offsets[-3][0], right), (left, offsets[n_question + 1][1])):
+        expect(
+            _pair(answer([*offsets], start, end)) == (0, 0),
+            "the window cuts this answer. Half an answer is a wrong label: give (0, 0).",
+        )
 
 
 def _offsets(n_words: int) -> tuple[list[tuple[int, int]], int]:

@@ -126,6 +126,11 @@ def best_hypothesis(answer: Function) -> None:
             found = answer(list(beams), penalty)
             expect(isinstance(found, list), "return the token ids of the best beam, a list.")
             _expect_best(found, beams, penalty, expected)
+    close = [([5, 1], -2.0), ([6, 7, 1], -3.5)]
+    expect(
+        answer(close, 1.0) != [6, 7, 1],
+        "the length is the number of ids, the end token included: these hold no start token.",
+    )
 
 
 def _beams() -> list[tuple[list[int], float]]:

@@ -95,6 +95,13 @@ CASES = {
             (lambda text: re.sub(r"[^a-z]", "", right_key(text)), "same key"),
             (lambda text: "".join(sorted(right_key(text))), "the order is lost"),
             (lambda text: re.sub(r"\d", "", right_key(text)), "digits count"),
+            (lambda text: re.sub("[a-z]", "", right_key(text)), "letters count"),
+            (
+                lambda t: re.sub(
+                    r"[\s。！，、,!]", "", unicodedata.normalize("NFKC", t).casefold()
+                ),
+                "alone makes no new review",
+            ),
         ],
     ),
     "sentence_score": (

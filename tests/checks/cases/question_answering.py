@@ -50,6 +50,28 @@ def right_positions(offsets, start, end):
     return touched[0], touched[-1]
 
 
+def window_after_an_exact_fit(n_tokens, size, stride):
+    found = [(0, min(size, n_tokens))]
+    while found[-1][0] + size <= n_tokens:
+        start = found[-1][0] + size - stride
+        found.append((start, min(start + size, n_tokens)))
+    return found
+
+
+def positions_without_left_edge(offsets, start, end):
+    inside = [i for i, (first, last) in enumerate(offsets) if last > first]
+    touched = [i for i in inside if offsets[i][1] > start and offsets[i][0] < end]
+    if not touched or offsets[inside[-1]][1] < end:
+        return 0, 0
+    return touched[0], touched[-1]
+
+
+def positions_of_equal_offsets(offsets, start, end):
+    first = [i for i, (begin, stop) in enumerate(offsets) if begin == start and stop > begin]
+    last = [i for i, (begin, stop) in enumerate(offsets) if stop == end and stop > begin]
+    return (first[0], last[0]) if first and last else (0, 0)
+
+
 def positions_without_edges(offsets, start, end):
     touched = [
         i
@@ -152,6 +174,7 @@ CASES = {
             (dropped_rest, "stand in no window"),
             (long_last_window, "reaches beyond"),
             (too_many_windows, "one window too many"),
+            (window_after_an_exact_fit, "one window too many"),
             (always_a_full_window, "shorter than a window"),
         ],
     ),
@@ -166,6 +189,8 @@ CASES = {
             ),
             (lambda o, s, e: (right_positions(o, s, e)[0],) * 2, "first token only"),
             (positions_without_edges, "the window cuts"),
+            (positions_without_left_edge, "the window cuts"),
+            (positions_of_equal_offsets, "inside a token"),
             (positions_without_window, "both labels are 0"),
         ],
     ),

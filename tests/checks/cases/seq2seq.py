@@ -104,6 +104,10 @@ CASES = {
             (choose(right_score, min), "the highest wins"),
             (choose(lambda ids, total, penalty: total), "by its sum alone"),
             (choose(lambda ids, total, penalty: total / len(ids)), "penalty is not used"),
+            (
+                choose(lambda ids, total, penalty: total / (len(ids) - 1) ** penalty),
+                "no start token",
+            ),
         ],
     ),
 }
