@@ -2,6 +2,6 @@
 
 import sys
 
-from ftkit.cli import main
+from ftkit.cli.main import main
 
 sys.exit(main())

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from ftkit.evaluation import Report
-from ftkit.history import History
+from ftkit.evaluation.reports import Report
+from ftkit.training.train import History
 
 # Okabe and Ito's colours; the same colour and marker for a method throughout the course.
 METHOD_STYLE = {

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from transformers import BertForSequenceClassification
 
 import ftkit
-from ftkit import checkpoints
-from ftkit.cli import main
+from ftkit.cli.main import main
+from ftkit.training import checkpoints
 from tests.conftest import tiny_config
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -284,7 +284,7 @@ def serve_commands() -> None:
     """
     import transformers.models.bert.modeling_bert  # noqa: F401
 
-    from ftkit.cli import main
+    from ftkit.cli.main import main
 
     gc.freeze()  # the forks share what they do not change
     for line in sys.stdin:

@@ -29,9 +29,13 @@ from safetensors.torch import save
 from transformers import BertForSequenceClassification
 
 import ftkit
-from ftkit.checkpoints import CheckpointWarning, newest_checkpoint, write_checkpoint
-from ftkit.cli import main
-from ftkit.files import read_table
+from ftkit.cli.main import main
+from ftkit.data.files import read_table
+from ftkit.training.checkpoints import (
+    CheckpointWarning,
+    newest_checkpoint,
+    write_checkpoint,
+)
 from tests import fuzzing
 from tests.conftest import tiny_config, write_csv
 from tests.fuzzing import BYTES, FOLDER, GONE, GOOD, ROWS, as_jsonl, set_tensor, set_value, swap

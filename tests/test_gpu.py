@@ -28,7 +28,7 @@ def test_the_same_losses_as_on_the_cpu(model, encoded, monkeypatch, tune):
     config = ftkit.TrainingConfig(**SETTINGS)
     on_gpu = [step.loss for step in ftkit.TrainingRun(model, encoded["train"], config)]
     assert next(model.parameters()).is_cuda
-    monkeypatch.setattr("ftkit.training.best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("ftkit.training.run.best_device", lambda: torch.device("cpu"))
     on_cpu = [step.loss for step in ftkit.TrainingRun(other, encoded["train"], config)]
     assert on_gpu == pytest.approx(on_cpu, abs=1e-4)
 

@@ -12,102 +12,30 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {  # module: what it may import from ftkit
-    "errors": set(),
-    "metrics": set(),
-    "ngrams": set(),
-    "entities": {"errors"},
-    "squad": set(),
-    "devices": set(),
-    "signals": set(),
-    "batches": {"errors"},
-    "checkpoints": {"errors"},
-    "config": {"errors"},
-    "distributed": {"devices", "errors", "layers"},
-    "annotated": {"errors"},
-    "files": {"annotated", "errors"},
-    "hub": {"errors"},
-    "layers": {"errors"},
-    "parameters": {"errors", "layers"},
-    "data": {"errors", "files", "hub"},
-    "columns": {"data", "errors"},
-    "leaks": {"columns", "data", "errors"},
-    "tasks": {
-        *(
-            "batches",
-            "columns",
-            "data",
-            "entities",
-            "errors",
-            "leaks",
-            "metrics",
-            "ngrams",
-            "squad",
-        ),
-    },
-    "models": {"data", "devices", "errors", "hub", "tasks"},
-    "saving": {"checkpoints", "errors", "models", "parameters", "tasks"},
-    "optimization": {"config", "errors", "parameters"},
-    "state": {"config", "distributed", "errors"},
-    "frozen": {"batches", "errors", "layers"},
-    "evaluation": {"batches", "devices", "errors", "frozen", "tasks"},
-    "comparison": {"errors", "evaluation"},
-    "training": {
-        *("batches", "checkpoints", "config", "devices", "distributed", "errors", "frozen"),
-        *("optimization", "parameters", "signals", "state"),
-    },
-    "history": {
-        *(
-            "checkpoints",
-            "config",
-            "distributed",
-            "errors",
-            "evaluation",
-            "frozen",
-            "signals",
-            "training",
-        ),
-    },
-    "pretraining": {"checkpoints", "config", "training"},
-    "estimation": {
-        *("batches", "config", "devices", "evaluation", "layers", "tasks", "training"),
-    },
-    "plots": {"evaluation", "history"},
-    "doctor": {"data", "devices", "errors", "hub", "models"},
-    "course": {"data", "devices", "errors"},
-    "train_command": {"checkpoints", "distributed", "saving", "tasks"},
-    "cli": {"config", "course", "doctor", "errors", "tasks", "train_command"},
-    "checks": {"data"},
-}
+ROOMS = (  # in the order in which data flows: each imports itself and those before it
+    *("errors", "paths", "devices", "atomic", "hub"),
+    *("metrics", "data", "tasks", "models", "evaluation", "training", "export", "plots", "cli"),
+)
+CHECKS = {"errors", "paths", "checks"}  # what the exercises' checks may import
 FILES = sorted((ROOT / "ftkit").rglob("*.py"))
 
 
-def imported_rooms(tree: ast.Module) -> set[str]:
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ftkit":
-            rest = (node.module or "").split(".")[1:]
-            names |= {rest[0]} if rest else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("ftkit.")}
-    return names
+def imported_rooms(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    froms = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    names = [f"{n.module}.{alias.name}" for n in froms for alias in n.names]
+    names += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+    found = {name.split(".")[1] for name in names if name.startswith("ftkit.")}
+    return found & {*ROOMS, "checks"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_imports_go_down_only(path):
     room = path.relative_to(ROOT / "ftkit").parts[0].removesuffix(".py")
-    if room in ("__init__", "__main__"):
-        return
-    own = {room} if path.parent.name == room else set()
-    assert imported_rooms(ast.parse(path.read_text(encoding="utf-8"))) <= ROOMS[room] | own
-
-
-def test_the_rooms_have_no_cycle():
-    done: set[str] = set()
-    while len(done) < len(ROOMS):
-        free = {room for room, below in ROOMS.items() if room not in done and below <= done}
-        assert free, f"a cycle among {set(ROOMS) - done}"
-        done |= free
+    if room == "checks":
+        assert imported_rooms(path) <= CHECKS
+    elif not room.startswith("__"):
+        assert imported_rooms(path) <= set(ROOMS[: ROOMS.index(room) + 1])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -117,7 +45,7 @@ def test_functions_are_short(path):
             docstring = ast.get_docstring(node, clean=False)
             lines = node.end_lineno - node.body[0].lineno + 1
             lines -= docstring.count("\n") + 1 if docstring else 0
-            assert lines <= 30, f"{node.name} has {lines} lines"
+            assert lines <= 50, f"{node.name} has {lines} lines"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -133,8 +61,7 @@ def test_whatever_is_public_has_a_docstring(path):
 
 def test_no_room_is_a_hall():
     for path in FILES:
-        if path.parent.name != "checks":
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 260, path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
 
 
 def test_conda_takes_everything_from_pyproject():

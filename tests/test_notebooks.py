@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 import ftkit
-from ftkit.data import bundled
+from ftkit.paths import bundled
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))

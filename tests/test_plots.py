@@ -6,7 +6,7 @@ import pytest
 
 import ftkit
 from ftkit import plots
-from ftkit.evaluation import make_report
+from ftkit.evaluation.reports import make_report
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ftkit.data import bundled
+from ftkit.paths import bundled
 
 Status = Literal["right", "wrong", "not answered yet"]
 MARKS = {"right": "✓", "wrong": "✗", "not answered yet": "…"}

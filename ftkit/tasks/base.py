@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
-from ftkit.batches import Batch
+from ftkit.data.batches import Batch
 from ftkit.errors import FtkitError
 
 
@@ -100,7 +100,7 @@ class Task(ABC):
         model : PreTrainedModel
             In eval mode.
         batch : dict of torch.Tensor
-            From `ftkit.batches.collate`; with labels where the data set has them.
+            From `ftkit.data.collate`; with labels where the data set has them.
 
         Returns
         -------

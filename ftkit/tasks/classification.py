@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from ftkit.columns import (
+from ftkit.data.columns import (
     KNOWN_LABEL_COLUMNS,
     check_column,
     check_texts,
@@ -19,10 +19,10 @@ from ftkit.columns import (
     label_names,
     with_label_names,
 )
-from ftkit.data import row_name
+from ftkit.data.leaks import warn_leaks
+from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, closest, raise_problems
-from ftkit.leaks import warn_leaks
-from ftkit.metrics import classification_metrics
+from ftkit.metrics.classification import classification_metrics
 from ftkit.tasks.base import Task, train_split, wrong_widths
 
 SHOWN = 10  # problems that `raise_problems` writes out; looking for the closest label takes time

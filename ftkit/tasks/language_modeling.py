@@ -10,11 +10,11 @@ from datasets import Dataset, DatasetDict
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from ftkit.batches import Batch
-from ftkit.columns import check_texts, guess_text_columns
-from ftkit.data import row_name
+from ftkit.data.batches import Batch
+from ftkit.data.columns import check_texts, guess_text_columns
+from ftkit.data.leaks import warn_leaks
+from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, raise_problems
-from ftkit.leaks import warn_leaks
 from ftkit.tasks.base import Task, train_split, wrong_widths
 
 IGNORED = -100  # the label of a token that the loss leaves out

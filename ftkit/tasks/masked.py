@@ -9,11 +9,11 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
-from ftkit.batches import Batch
-from ftkit.columns import guess_text_columns
-from ftkit.data import row_name
+from ftkit.data.batches import Batch
+from ftkit.data.columns import guess_text_columns
+from ftkit.data.leaks import warn_leaks
+from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, raise_problems
-from ftkit.leaks import warn_leaks
 from ftkit.tasks.base import train_split, wrong_widths
 from ftkit.tasks.language_modeling import IGNORED, LanguageModel, token_counts
 

@@ -9,21 +9,27 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import AutoModelForQuestionAnswering, PreTrainedTokenizerBase
 
-from ftkit.batches import SPAN_COLUMNS, Batch
-from ftkit.columns import check_column, check_texts, guess_text_columns
+from ftkit.data.batches import SPAN_COLUMNS, Batch
+from ftkit.data.columns import check_column, check_texts, guess_text_columns
+from ftkit.data.leaks import warn_leaks
 from ftkit.errors import FtkitError, raise_problems
-from ftkit.leaks import warn_leaks
-from ftkit.squad import answer_f1, exact_match
-from ftkit.tasks.answers import answer_problems
-from ftkit.tasks.base import Task, train_split, wrong_widths
-from ftkit.tasks.spans import Answer, Question, best_answers, group_windows, window_loss
-from ftkit.tasks.windows import (
+from ftkit.metrics.squad import answer_f1, exact_match
+from ftkit.tasks.answers.references import answer_problems
+from ftkit.tasks.answers.spans import (
+    Answer,
+    Question,
+    best_answers,
+    group_windows,
+    window_loss,
+)
+from ftkit.tasks.answers.windows import (
     check_lengths,
     encode_windows,
     long_questions,
     make_windows,
     warn_cut_answers,
 )
+from ftkit.tasks.base import Task, train_split, wrong_widths
 
 KNOWN_COLUMNS = ("question", "context", "answers")
 

@@ -11,11 +11,16 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
-from ftkit.batches import Batch
-from ftkit.columns import check_texts, guess_text_columns
+from ftkit.data.batches import Batch
+from ftkit.data.columns import check_texts, guess_text_columns
+from ftkit.data.leaks import warn_leaks
 from ftkit.errors import FtkitError, closest, raise_problems
-from ftkit.leaks import warn_leaks
-from ftkit.ngrams import bleu_score, bleu_statistics, chrf_score, chrf_statistics
+from ftkit.metrics.ngrams import (
+    bleu_score,
+    bleu_statistics,
+    chrf_score,
+    chrf_statistics,
+)
 from ftkit.tasks.base import Task, train_split, wrong_widths
 from ftkit.tasks.language_modeling import token_counts
 

@@ -9,14 +9,27 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
-from ftkit.batches import Batch
-from ftkit.columns import check_column, guess_text_columns
-from ftkit.entities import OUTSIDE, entity_types, find_entities
+from ftkit.data.batches import Batch
+from ftkit.data.columns import check_column, guess_text_columns
+from ftkit.data.leaks import warn_leaks
 from ftkit.errors import FtkitError, raise_problems
-from ftkit.leaks import warn_leaks
+from ftkit.metrics.entities import OUTSIDE, entity_types, find_entities
 from ftkit.tasks.base import Task, logits_of, train_split, wrong_widths
-from ftkit.tasks.tags import TAG, Sentence, best_tag_ids, count_row, tag_metrics, token_labels
-from ftkit.tasks.words import encode_words, split_words, tag_lists, warn_unseen, word_problems
+from ftkit.tasks.tokens.tags import (
+    TAG,
+    Sentence,
+    best_tag_ids,
+    count_row,
+    tag_metrics,
+    token_labels,
+)
+from ftkit.tasks.tokens.words import (
+    encode_words,
+    split_words,
+    tag_lists,
+    warn_unseen,
+    word_problems,
+)
 
 KNOWN_COLUMNS = (("tokens", "tags"), ("tokens", "ner_tags"))
 

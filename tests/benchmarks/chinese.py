@@ -24,8 +24,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import ftkit
-from ftkit.data import bundled
-from ftkit.evaluation import Report, make_report
+from ftkit.evaluation.reports import Report, make_report
+from ftkit.paths import bundled
 from tests.benchmarks.baselines import majority_accuracy
 from tests.benchmarks.tuning_methods import about
 

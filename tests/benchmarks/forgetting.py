@@ -19,8 +19,8 @@ import transformers
 from datasets import Dataset, DatasetDict
 
 import ftkit
-from ftkit.data import bundled
-from ftkit.evaluation import bootstrap_weights, percentile_interval
+from ftkit.evaluation.reports import bootstrap_weights, percentile_interval
+from ftkit.paths import bundled
 
 RECIPE = bundled("models/tiny-stories-gpt/build.py")
 RESULTS = RECIPE.parents[2] / "results" / "forgetting.json"

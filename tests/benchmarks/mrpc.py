@@ -12,9 +12,9 @@ import numpy as np
 from transformers import DataCollatorWithPadding, EvalPrediction, Trainer, TrainingArguments
 
 import ftkit
-from ftkit.cli import main as run_ftkit
+from ftkit.cli.main import main as run_ftkit
 from ftkit.devices import best_device, supports_bf16
-from ftkit.evaluation import make_report
+from ftkit.evaluation.reports import make_report
 
 SETTINGS = {"learning_rate": 5e-5, "num_train_epochs": 3}
 BATCH_SIZE = 32

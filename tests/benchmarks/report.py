@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ftkit import plots
-from ftkit.data import bundled
+from ftkit.paths import bundled
 
 README = Path(__file__).parent.parent.parent / "README.md"
 FIGURE = bundled("results/tuning_methods.svg")

@@ -18,10 +18,10 @@ from datasets import Dataset, DatasetDict
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 import ftkit
-from ftkit.batches import MODEL_COLUMNS, SPAN_COLUMNS
+from ftkit.data.batches import MODEL_COLUMNS, SPAN_COLUMNS
+from ftkit.data.files import read_table
 from ftkit.devices import best_device, supports_bf16
-from ftkit.files import read_table
-from tests.test_squad_metric import published_f1, published_normalize
+from tests.metrics.test_squad import published_f1, published_normalize
 
 TASK = ftkit.QuestionAnswering(max_length=256, stride=64)
 SETTINGS: dict[str, Any] = {"learning_rate": 2e-4, "num_train_epochs": 2, "warmup_steps": 0.1}

@@ -21,10 +21,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import ftkit
-from ftkit import entities, ngrams, squad
-from ftkit.cli import main as run_ftkit
-from ftkit.data import bundled
-from ftkit.evaluation import bootstrap_weights, percentile_interval
+from ftkit.cli.main import main as run_ftkit
+from ftkit.evaluation.reports import bootstrap_weights, percentile_interval
+from ftkit.metrics import entities, ngrams, squad
+from ftkit.paths import bundled
 
 RESULTS = bundled("results/tasks.json")
 SENTENCE = re.compile(r'(?<=[.!?])["\')]*\s+(?=["\']?[A-Z0-9])')

@@ -23,9 +23,9 @@ from torch import nn
 from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments
 
 import ftkit
-from ftkit.batches import collate, epoch_order, row_lengths
-from ftkit.data import bundled
+from ftkit.data.batches import collate, epoch_order, row_lengths
 from ftkit.devices import best_device, peak_memory_mib, supports_bf16
+from ftkit.paths import bundled
 
 RESULTS = bundled("results/training.json")
 BATCH_SIZE = 32

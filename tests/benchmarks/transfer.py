@@ -16,8 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 import ftkit
-from ftkit.data import bundled
-from ftkit.evaluation import make_report
+from ftkit.evaluation.reports import make_report
+from ftkit.paths import bundled
 from tests.benchmarks.baselines import tfidf_margins
 from tests.benchmarks.tuning_methods import CHECKPOINT, DATA, TASK, about
 

@@ -22,9 +22,9 @@ import transformers
 from tqdm import tqdm
 
 import ftkit
-from ftkit.data import bundled
 from ftkit.devices import best_device, supports_bf16
-from ftkit.evaluation import make_report
+from ftkit.evaluation.reports import make_report
+from ftkit.paths import bundled
 from tests.benchmarks.baselines import tfidf_margins
 
 RESULTS = bundled("results/tuning_methods.json")

@@ -22,11 +22,11 @@ from transformers import (
     set_seed,
 )
 
-from ftkit.annotated import parse_conll
-from ftkit.cli import main as run_ftkit
+from ftkit.cli.main import main as run_ftkit
+from ftkit.data.annotated import parse_conll
 from ftkit.devices import best_device, supports_bf16
-from ftkit.entities import entity_scores
-from ftkit.models import locate
+from ftkit.metrics.entities import entity_scores
+from ftkit.models.loading import locate
 
 FILES = {
     "train": "wnut17train.conll",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ftkit.checks import check, expect, quiz
-from ftkit.data import bundled
+from ftkit.paths import bundled
 
 
 @check("An insight.")

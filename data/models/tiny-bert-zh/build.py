@@ -21,7 +21,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from ftkit import TrainingConfig
 from ftkit.devices import attention_for, best_device
-from ftkit.pretraining import pack_blocks, pretrain, save_half
+from ftkit.training.pretraining import pack_blocks, pretrain, save_half
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TECHNICAL = ("react_docs_zh.txt", "trpl_zh.txt")  # far from what the course reads

@@ -22,9 +22,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
 from ftkit import TrainingConfig
-from ftkit.batches import collate, length_order
+from ftkit.data.batches import collate, length_order
 from ftkit.devices import attention_for, best_device
-from ftkit.pretraining import pretrain, save_half
+from ftkit.training.pretraining import pretrain, save_half
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 HELD_OUT, SHOWN = 500, 200  # English sentences held out; those measured while it trains

@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from ftkit import TrainingConfig
 from ftkit.devices import attention_for, best_device
-from ftkit.pretraining import pack_blocks, pretrain, save_half
+from ftkit.training.pretraining import pack_blocks, pretrain, save_half
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 HELD_OUT = 80  # the last stories of tinystories_10k.txt

@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 from torch.nn.functional import cross_entropy
 
-from ftkit.squad import normalize_answer
+from ftkit.metrics.squad import normalize_answer
 
 
 def right_windows(n_tokens, size, stride):

@@ -1,0 +1,76 @@
+"""Check this machine: versions, device, precision, bundled models, hub. Each line OK or the fix."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+
+import psutil
+import torch
+from packaging.requirements import Requirement
+
+from ftkit import hub
+from ftkit.devices import best_device, supports_bf16
+from ftkit.errors import FtkitError
+from ftkit.models.loading import BUNDLED_MODELS, locate
+from ftkit.paths import bundled_names
+
+Line = tuple[bool, str]
+
+
+def check_machine() -> Iterator[Line]:
+    """Yield ``(fine, sentence)`` for everything that a run of the course needs."""
+    yield True, f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield from _versions()
+    yield from _device()
+    for name in BUNDLED_MODELS:
+        yield _model(name)
+    names = bundled_names()
+    fix = "" if names else "none found; install ftkit again, or run from a checkout"
+    yield bool(names), f"bundled data: {', '.join(names)}{fix}"
+    yield _hub()
+
+
+def _versions() -> Iterator[Line]:
+    for text in importlib.metadata.requires("ftkit") or []:
+        wanted = Requirement(text)
+        if wanted.marker is not None:
+            continue
+        try:
+            version = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield False, f'{wanted.name} is missing: pip install "{text}"'
+            continue
+        fine = wanted.specifier.contains(version, prereleases=True)
+        yield fine, f"{wanted.name} {version}" + ("" if fine else f': pip install "{text}"')
+
+
+def _device() -> Iterator[Line]:
+    device = best_device()
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        yield True, f"device: {torch.cuda.get_device_name(device)}, {memory / 2**30:.0f} GiB"
+    else:
+        free = psutil.virtual_memory().available / 2**30
+        threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+        fix = "" if free > 2 else ": close other programs; the course needs 2 GiB"
+        yield free > 2, f"device: CPU, {threads}, {free:.1f} GiB of memory free{fix}"
+    precision = "bfloat16, weights in float32" if supports_bf16(device) else "float32"
+    yield True, f"precision: {precision}"
+
+
+def _model(name: str) -> Line:
+    try:
+        locate(name)
+    except FtkitError as error:
+        return False, f"model {name}: {error}"
+    return True, f"model {name}: sha256 as published"
+
+
+def _hub() -> Line:
+    """The course needs no hub, so that an unreachable one is no fault."""
+    try:
+        hub.file_names("google-bert/bert-base-uncased", "model")
+    except FtkitError:
+        return True, "hub: not reachable; bundled models and data work without it"
+    return True, "hub: reachable"

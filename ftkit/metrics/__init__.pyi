@@ -1,0 +1,14 @@
+from .classification import classification_metrics as classification_metrics
+from .entities import Entity as Entity
+from .entities import count_entities as count_entities
+from .entities import entity_metrics as entity_metrics
+from .entities import entity_scores as entity_scores
+from .entities import entity_types as entity_types
+from .entities import find_entities as find_entities
+from .ngrams import bleu_score as bleu_score
+from .ngrams import bleu_statistics as bleu_statistics
+from .ngrams import chrf_score as chrf_score
+from .ngrams import chrf_statistics as chrf_statistics
+from .squad import answer_f1 as answer_f1
+from .squad import exact_match as exact_match
+from .squad import normalize_answer as normalize_answer

@@ -1,0 +1,144 @@
+"""Save a trained model whole or not at all, with the task it learned, and load it again."""
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from ftkit.atomic import check_can_be_made, complete_or_invisible
+from ftkit.errors import FtkitError
+from ftkit.models.loading import load_pretrained
+from ftkit.models.parameters import merge_lora
+from ftkit.paths import CHECKPOINTS
+from ftkit.tasks import Task, task_from_dict
+
+TASK_FILE = "task.json"
+UNREADABLE = (  # what transformers raises where a config or a tokenizer is not of its form
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError),
+    *(RecursionError, SafetensorError, StrictDataclassError, TypeError, ValueError),
+)
+
+
+def save_pretrained(
+    output_dir: str | Path,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    overwrite: bool = False,
+    record: dict[str, Any] | None = None,
+) -> Path:
+    """Save model, tokenizer and task so that plain transformers, and `load_saved`, load them.
+
+    LoRA is merged in a copy; `model` stays as it is. The folder appears whole or not at all.
+
+    Parameters
+    ----------
+    output_dir : str or Path
+    model, tokenizer, task
+        What `load_pretrained` gave, after training.
+    overwrite : bool
+        Replace what an earlier call wrote.
+    record : dict, optional
+        How the model was trained; stands beside it as ``training.json``.
+
+    Raises
+    ------
+    FtkitError
+        The folder exists and `overwrite` is False, or it cannot be written.
+    """
+    target = Path(output_dir)
+    check_output_dir(target, overwrite=overwrite)
+    try:
+        with complete_or_invisible(target) as beside:
+            merge_lora(copy.deepcopy(model)).save_pretrained(beside)  # type: ignore[operator]
+            tokenizer.save_pretrained(beside)
+            for name, values in ((TASK_FILE, task.to_dict()), ("training.json", record)):
+                if values is not None:
+                    text = json.dumps(values, ensure_ascii=False, indent=2)
+                    path, errors = beside / name, "backslashreplace"  # file names may be no UTF-8
+                    path.write_text(text + "\n", encoding="utf-8", errors=errors)
+    except (OSError, SafetensorError) as error:
+        raise FtkitError(
+            f"{target}: could not be written: {error}. What stood there is as it was."
+        ) from error
+    return target
+
+
+def check_output_dir(output_dir: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Raise `FtkitError` where training into this folder would fail, or destroy something."""
+    check_can_be_made(output_dir)
+    if not output_dir.exists():
+        return
+    held = [path.name for path in output_dir.iterdir()] if output_dir.is_dir() else ["a file"]
+    if CHECKPOINTS in held and not (overwrite or resume):
+        raise FtkitError(
+            f"{output_dir} holds checkpoints of a run that did not end. Go on with --resume, or "
+            f"begin anew with --overwrite."
+        )
+    if CHECKPOINTS not in held and not overwrite:
+        raise FtkitError(f"{output_dir} exists. Choose another output, or say --overwrite.")
+    if TASK_FILE not in held and set(held) - {CHECKPOINTS}:
+        raise FtkitError(
+            f"{output_dir} was not written by ftkit (it holds no {TASK_FILE}), so it is not "
+            f"overwritten. Choose another output."
+        )
+
+
+def load_saved(
+    folder: str | Path,
+) -> tuple[Task, PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load what `save_pretrained` wrote: task, tokenizer and model.
+
+    Raises
+    ------
+    FtkitError
+        The folder is missing, holds no task, weights or config, or one of them is damaged.
+    """
+    path = Path(folder)
+    if not os.path.isdir(path):  # False, too, for what can be no name
+        raise FtkitError(f"{path}: no such folder. Expected one that `ftkit train` wrote.")
+    if not (path / TASK_FILE).is_file():
+        raise FtkitError(
+            f"{path}: holds no {TASK_FILE}. Expected a folder that `ftkit train` wrote."
+        )
+    try:
+        task = task_from_dict(json.loads((path / TASK_FILE).read_text(encoding="utf-8")))
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise FtkitError(f"{path / TASK_FILE}: not a task: {error}") from error
+    try:
+        _check_layers(path)
+        return task, *load_pretrained(path, task)
+    except FtkitError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, UNREADABLE) or type(error) is Exception):  # as tokenizers raises
+            raise
+        raise FtkitError(
+            f"{path}: config, tokenizer or weights are not as `ftkit train` wrote them: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_layers(folder: Path) -> None:
+    """Raise `FtkitError` where the config asks for more layers than any weights could fill.
+
+    Transformers makes all layers before it looks at the weights.
+    """
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    layers = getattr(config, "num_hidden_layers", 0)
+    n_tensors = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            n_tensors += len(weights.keys())
+    if layers > n_tensors > 0:
+        raise FtkitError(
+            f"{folder / 'config.json'}: num_hidden_layers is {layers}, and the weights hold only "
+            f"{n_tensors} tensors. Expected the config that `ftkit train` wrote."
+        )

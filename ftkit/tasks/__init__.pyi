@@ -1,0 +1,11 @@
+from .answers.spans import best_answers as best_answers
+from .base import Task as Task
+from .classification import SequenceClassification as SequenceClassification
+from .language_modeling import CausalLM as CausalLM
+from .masked import MaskedLM as MaskedLM
+from .question_answering import QuestionAnswering as QuestionAnswering
+from .registry import TASKS as TASKS
+from .registry import find_task as find_task
+from .registry import task_from_dict as task_from_dict
+from .seq2seq import Seq2Seq as Seq2Seq
+from .token_classification import TokenClassification as TokenClassification

@@ -1,0 +1,1 @@
+"""What question answering is made of: answers, spans, windows."""

@@ -1,0 +1,1 @@
+"""What taggers share: words and their sub-words, tags and their counts."""

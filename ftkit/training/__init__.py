@@ -1,0 +1,5 @@
+"""Train: the run, its optimizer, its checkpoints, one process or several."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

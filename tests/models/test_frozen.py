@@ -1,0 +1,153 @@
+"""Frozen lower layers run once: the same losses, less work, any encoder or decoder."""
+
+import copy
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+import ftkit
+from ftkit.data.batches import collate
+from ftkit.models import frozen
+from ftkit.models.frozen import FrozenLayers, count_frozen_layers
+from tests.conftest import tiny_config
+
+SMALL = {"vocab_size": 200, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
+DECODER = {"n_embd": 32, "n_layer": 3, "n_head": 4, "pad_token_id": 0, "embd_pdrop": 0.0}
+MODELS = {
+    "bert": lambda: BertForSequenceClassification(tiny_config(num_hidden_layers=3)),
+    "roberta": lambda: RobertaForSequenceClassification(
+        RobertaConfig(**SMALL, num_hidden_layers=3, pad_token_id=0)
+    ),
+    "distilbert": lambda: DistilBertForSequenceClassification(
+        DistilBertConfig(vocab_size=200, dim=32, n_layers=3, n_heads=4, hidden_dim=64)
+    ),
+    "gpt2": lambda: GPT2ForSequenceClassification(GPT2Config(vocab_size=200, **DECODER)),
+    "llama": lambda: LlamaForSequenceClassification(
+        LlamaConfig(**SMALL, num_hidden_layers=3, pad_token_id=0)
+    ),
+}
+
+
+def config(**options) -> ftkit.TrainingConfig:
+    settings = {"learning_rate": 1e-3, "num_train_epochs": 3, "batch_size": 8, "bf16": False}
+    return ftkit.TrainingConfig(**{**settings, **options})
+
+
+@pytest.fixture
+def rows(encoded) -> Dataset:
+    """The training rows with no columns that only BERT knows."""
+    return encoded["train"].remove_columns("token_type_ids")
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("tune", ["head", "top:1", "top:2"])
+@pytest.mark.parametrize("name", MODELS)
+def test_same_losses_as_without(rows, name, tune, parts):
+    """Dropout on above the frozen layers; GPT-2's embedding dropout, which is below, is off."""
+    torch.manual_seed(0)
+    model: PreTrainedModel = MODELS[name]()
+    ftkit.set_trainable(model, tune)
+    other = copy.deepcopy(model)
+    options = {"gradient_accumulation_steps": parts}
+    run = ftkit.TrainingRun(model, rows, config(**options))
+    plain = ftkit.TrainingRun(other, rows, config(**options, reuse_frozen=False))
+    assert len(run.frozen.layers) == {"head": 3, "top:1": 2, "top:2": 1}[tune]
+    assert plain.frozen is None
+    assert [step.loss for step in run] == pytest.approx([step.loss for step in plain], abs=1e-5)
+
+
+@pytest.mark.parametrize("tune", ["full", "bias", "lora", ["*embeddings*", "classifier.*"]])
+def test_nothing_to_reuse(model, encoded, tune):
+    if tune == "lora":
+        model = ftkit.add_lora(model)
+    else:
+        ftkit.set_trainable(model, tune)
+    assert ftkit.TrainingRun(model, encoded["train"], config()).frozen is None
+
+
+def test_what_thaws_later_is_not_frozen(model, encoded):
+    options = config(unfreeze=((0.0, "head"), (0.5, "top:1")))
+    run = ftkit.TrainingRun(model, encoded["train"], options)
+    assert len(run.frozen.layers) == 1
+
+
+def test_a_single_epoch_stores_nothing(model, encoded):
+    ftkit.set_trainable(model, "head")
+    assert ftkit.TrainingRun(model, encoded["train"], config(num_train_epochs=1)).frozen is None
+
+
+def test_models_without_a_list_of_layers():
+    settings = {**SMALL, "embedding_size": 16, "num_hidden_layers": 3}
+    model = AlbertForSequenceClassification(AlbertConfig(**settings))
+    assert count_frozen_layers(model, list(model.classifier.parameters())) == 0
+
+
+def test_the_model_stays_as_it_is(model, encoded):
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    stored = FrozenLayers(model, encoded["train"], 1, bf16=False)
+    batch = collate(encoded["train"], [3, 0])
+    plain = model(**batch).logits
+    with stored.reuse([3, 0]):
+        torch.testing.assert_close(model(**batch).logits, plain, atol=1e-6, rtol=0)
+    with stored.reuse([0, 3]):  # other rows than the batch's: proof that the store is read
+        assert not torch.allclose(model(**batch).logits, plain, atol=1e-3)
+    torch.testing.assert_close(model(**batch).logits, plain, atol=0, rtol=0)
+    assert list(before) == list(model.state_dict())
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
+def test_frozen_layers_run_once(model, encoded, task):
+    """Three epochs with validation: each row goes through the lower layer a single time."""
+    ftkit.set_trainable(model, "top:1")
+    seen = []
+    model.bert.encoder.layer[0].attention.register_forward_hook(
+        lambda _, inputs, output: seen.append(len(output[0]))
+    )
+    history = ftkit.train(model, encoded, task, config())
+    assert len(history.evaluations) == 3
+    assert sum(seen) == len(encoded["train"]) + len(encoded["validation"])
+
+
+def test_kept_scores_are_those_of_evaluate(model, encoded, task):
+    ftkit.set_trainable(model, "head")
+    history = ftkit.train(model, encoded, task, config())
+    report = ftkit.evaluate(model, encoded["validation"], task, n_resamples=0, bf16=False)
+    best = history.evaluations[history.best_epoch - 1]
+    assert float(report.losses.mean()) == pytest.approx(best["loss"], abs=1e-6)
+
+
+def test_a_file_takes_what_memory_does_not(model, encoded, monkeypatch):
+    ftkit.set_trainable(model, "head")
+    other = copy.deepcopy(model)
+    in_memory = [step.loss for step in ftkit.TrainingRun(model, encoded["train"], config())]
+    monkeypatch.setattr(frozen, "MEMORY_BUDGET", 1000)
+    run = ftkit.TrainingRun(other, encoded["train"], config())
+    assert run.frozen.outputs.untyped_storage().nbytes() > 1000
+    assert [step.loss for step in run] == in_memory
+
+
+def test_a_disk_too_small_goes_on_without(model, encoded, monkeypatch):
+    ftkit.set_trainable(model, "head")
+    monkeypatch.setattr(frozen, "MEMORY_BUDGET", 1000)
+    monkeypatch.setattr(
+        frozen.shutil, "disk_usage", lambda _: frozen.shutil._ntuple_diskusage(1, 1, 0)
+    )
+    with pytest.warns(UserWarning, match="computed anew each epoch: 0.0 GiB are needed, and 0.0"):
+        run = ftkit.TrainingRun(model, encoded["train"], config())
+    assert run.frozen is None
+    assert len(list(run)) == run.total_steps
