@@ -27,6 +27,7 @@ CELL_TIMEOUT_SECONDS = 300
 QUIET: dict[str, str] = dict.fromkeys(  # progress bars leave residue in a notebook
     ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"), "1"
 )
+VOLATILE = ("execution", "ExecuteTime", "collapsed", "scrolled")  # of a run or a window
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^\s$](?:[^$\n]*[^\s$\\])?)\$(?!\w)", re.DOTALL)
 PLACE = re.compile(r"formula⟨(\d+)⟩")
@@ -115,13 +116,14 @@ def _execute(notebook: NotebookNode, folder: Path) -> tuple[float, str | None]:
 
 
 def tidy(notebook: NotebookNode) -> NotebookNode:
-    """Drop what changes from run to run and tells nothing: progress bars, paths, metadata."""
+    """Drop what changes from run to run and tells nothing: progress bars, paths, times.
+
+    A cell keeps its id and its other metadata, such as tags, alt texts, slides and points.
+    """
     runs = 0
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number:03d}"
-        cell.metadata = NotebookNode(
-            {key: value for key, value in cell.metadata.items() if key == "tags"}
-        )
+    for cell in notebook.cells:
+        for key in VOLATILE:
+            cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             runs += 1
             cell.execution_count = runs  # nbval takes outputs without a count for left-overs

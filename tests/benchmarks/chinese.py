@@ -1,4 +1,4 @@
-"""The study behind notebook 12: what each stage of Chinese pretraining is worth on `reviews_zh`.
+"""The study behind notebook 13: what each stage of Chinese pretraining is worth on `reviews_zh`.
 
 Run ``python -m tests.benchmarks.chinese FOLDER…`` with the snapshots that
 ``data/models/tiny-bert-zh/build.py`` left, in their order, and the finished model last. The same
