@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+TASK_FILE = "task.json"  # in the folder of a saved model
 CHECKPOINTS = "checkpoints"  # the folder of a run's checkpoints, below its output
 
 

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 import ftkit
-from ftkit.cli.course import QUIET
+from ftkit.cli.notebooks import QUIET
 
 os.environ.update(QUIET)  # no progress bars in what nbval compares
 

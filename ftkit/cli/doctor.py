@@ -1,21 +1,29 @@
-"""Check this machine: versions, device, precision, bundled models, hub. Each line OK or the fix."""
+"""``ftkit doctor``: check versions, device, precision, models, hub. Each line OK or the fix."""
 
+import argparse
 import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator
 
-import psutil
-import torch
-from packaging.requirements import Requirement
-
-from ftkit import hub
-from ftkit.devices import best_device, supports_bf16
+import ftkit
 from ftkit.errors import FtkitError
-from ftkit.models.loading import BUNDLED_MODELS, locate
 from ftkit.paths import bundled_names
 
 Line = tuple[bool, str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add nothing: a check has no options."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line a check; return 1 where something needs mending."""
+    fine = True
+    for ok, line in check_machine():
+        print("OK  " if ok else "FIX ", line)
+        fine = fine and ok
+    return 0 if fine else 1
 
 
 def check_machine() -> Iterator[Line]:
@@ -23,7 +31,7 @@ def check_machine() -> Iterator[Line]:
     yield True, f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     yield from _versions()
     yield from _device()
-    for name in BUNDLED_MODELS:
+    for name in ftkit.models.BUNDLED_MODELS:
         yield _model(name)
     names = bundled_names()
     fix = "" if names else "none found; install ftkit again, or run from a checkout"
@@ -32,6 +40,8 @@ def check_machine() -> Iterator[Line]:
 
 
 def _versions() -> Iterator[Line]:
+    from packaging.requirements import Requirement
+
     for text in importlib.metadata.requires("ftkit") or []:
         wanted = Requirement(text)
         if wanted.marker is not None:
@@ -46,7 +56,10 @@ def _versions() -> Iterator[Line]:
 
 
 def _device() -> Iterator[Line]:
-    device = best_device()
+    import psutil
+    import torch
+
+    device = ftkit.devices.best_device()
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
         yield True, f"device: {torch.cuda.get_device_name(device)}, {memory / 2**30:.0f} GiB"
@@ -55,13 +68,13 @@ def _device() -> Iterator[Line]:
         threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
         fix = "" if free > 2 else ": close other programs; the course needs 2 GiB"
         yield free > 2, f"device: CPU, {threads}, {free:.1f} GiB of memory free{fix}"
-    precision = "bfloat16, weights in float32" if supports_bf16(device) else "float32"
+    precision = "bfloat16, weights in float32" if ftkit.devices.supports_bf16(device) else "float32"
     yield True, f"precision: {precision}"
 
 
 def _model(name: str) -> Line:
     try:
-        locate(name)
+        ftkit.models.locate(name)
     except FtkitError as error:
         return False, f"model {name}: {error}"
     return True, f"model {name}: sha256 as published"
@@ -70,7 +83,7 @@ def _model(name: str) -> Line:
 def _hub() -> Line:
     """The course needs no hub, so that an unreachable one is no fault."""
     try:
-        hub.file_names("google-bert/bert-base-uncased", "model")
+        ftkit.hub.file_names("google-bert/bert-base-uncased", "model")
     except FtkitError:
         return True, "hub: not reachable; bundled models and data work without it"
     return True, "hub: reachable"

@@ -1,29 +1,97 @@
-"""What ``ftkit train`` does: from a source of rows to a saved folder."""
+"""``ftkit train``: from a source of rows to a saved folder."""
 
 import argparse
 import dataclasses
+import importlib.metadata
 import inspect
 import shutil
-import sys
 from collections import Counter
-from typing import Any
-
-import transformers
-from datasets import Dataset, DatasetDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ftkit
-from ftkit.models.saving import TASK_FILE, check_output_dir
-from ftkit.paths import CHECKPOINTS
-from ftkit.tasks import Task, find_task
-from ftkit.training import distributed
+from ftkit.cli.main import show_warning
+from ftkit.paths import CHECKPOINTS, TASK_FILE
+from ftkit.tasks.names import TASK_NAMES
+from ftkit.training.config import OPTIMIZERS, SCHEDULES, TrainingConfig
 
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    from ftkit.tasks import Task
+
+CHOICES = {"optim": sorted(OPTIMIZERS), "lr_scheduler_type": sorted(SCHEDULES)}
 COLUMN_OPTIONS = ("text_columns", "label_column", "prompt_columns")
 
 
-def run_train(args: argparse.Namespace) -> int:
-    """``ftkit train``: check everything first, then train, then save the whole folder at once."""
-    names = [o.name for o in dataclasses.fields(ftkit.TrainingConfig) if o.name != "unfreeze"]
-    config = ftkit.TrainingConfig(**{name: getattr(args, name) for name in names})
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the data, the checkpoint, what trains, and one option a field of TrainingConfig."""
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="SOURCE",
+        help="bundled name, file, folder of CSV/TSV/JSONL/Parquet/CoNLL/SQuAD, or hub id[:config]",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--task", choices=TASK_NAMES, help="default: what the columns are for")
+    parser.add_argument(
+        "--checkpoint", help="bundled name, folder or hub id; default: the task's own small model"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    parser.add_argument(
+        "--tune",
+        nargs="+",
+        default=["full"],
+        metavar="WHAT",
+        help="full, head, top:K, bias, lora, or patterns of parameter names "
+        "(head and lora want a learning rate near 1e-3)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest valid checkpoint in the output"
+    )
+    parser.add_argument(
+        "--shard", action="store_true", help="share the model out over torchrun's processes"
+    )
+    _add_columns(parser)
+    _add_config(parser)
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a row holds."""
+    parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs")
+    parser.add_argument("--label-column", metavar="COLUMN")
+    parser.add_argument(
+        "--prompt-columns", nargs="+", metavar="COLUMN", help="what a causal-lm task is given"
+    )
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    """Add one option a field of TrainingConfig."""
+    kinds = {"bf16": _boolean, "reuse_frozen": _boolean, "warmup_steps": float}
+    kinds["head_learning_rate"] = float
+    for option in dataclasses.fields(TrainingConfig):
+        if option.name == "unfreeze":
+            continue
+        parser.add_argument(
+            "--" + option.name.replace("_", "-"),
+            type=kinds.get(option.name, type(option.default)),
+            default=option.default,
+            choices=CHOICES.get(option.name),
+            help=f"default: {option.default}",
+        )
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f'"{text}"; expected true or false')
+    return text.lower() == "true"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything first, then train, then save the whole folder at once."""
+    names = [o.name for o in dataclasses.fields(TrainingConfig) if o.name != "unfreeze"]
+    config = TrainingConfig(**{name: getattr(args, name) for name in names})
     if (
         args.resume
         and (args.output / TASK_FILE).is_file()
@@ -31,9 +99,10 @@ def run_train(args: argparse.Namespace) -> int:
     ):
         print(f"{args.output} is finished; nothing to resume")
         return 0
+    distributed = ftkit.training.distributed
     distributed.join()
     try:
-        check_output_dir(args.output, overwrite=args.overwrite, resume=args.resume)
+        ftkit.models.check_output_dir(args.output, overwrite=args.overwrite, resume=args.resume)
         distributed.wait()  # until all have looked: the first soon writes there
         with distributed.explain_loss_of_others():
             _train(args, config)
@@ -42,7 +111,8 @@ def run_train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
+def _train(args: argparse.Namespace, config: TrainingConfig) -> None:
+    distributed = ftkit.training.distributed
     splits = ftkit.load_splits(args.data)
     task = _infer_task(args, splits)
     task.check(splits)
@@ -70,9 +140,9 @@ def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
     print(f"saved in {args.output}")
 
 
-def _infer_task(args: argparse.Namespace, splits: DatasetDict) -> Task:
+def _infer_task(args: argparse.Namespace, splits: "DatasetDict") -> "Task":
     """Make the task, by its name or by the columns; complain of columns that it has no use for."""
-    kind = find_task(args.task, splits)
+    kind = ftkit.tasks.find_task(args.task, splits)
     known = inspect.signature(kind.infer).parameters
     given = {name: getattr(args, name) for name in COLUMN_OPTIONS if getattr(args, name)}
     unused = [name for name in given if name not in known]
@@ -82,7 +152,7 @@ def _infer_task(args: argparse.Namespace, splits: DatasetDict) -> Task:
     return kind.infer(splits, **given)
 
 
-def _begin(args: argparse.Namespace, splits: DatasetDict, task: Any, model: Any) -> None:
+def _begin(args: argparse.Namespace, splits: "DatasetDict", task: Any, model: Any) -> None:
     """Say what is about to happen; drop the checkpoints of a run that is not gone on with."""
     trainable, total = ftkit.count_parameters(model)
     sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
@@ -95,7 +165,7 @@ def _begin(args: argparse.Namespace, splits: DatasetDict, task: Any, model: Any)
         print(f"no checkpoint in {args.output}; training begins")
 
 
-def _print_verdict(history: ftkit.History, task: Task, validation: Dataset) -> None:
+def _print_verdict(history: "ftkit.History", task: "Task", validation: "Dataset") -> None:
     """Print the best score on validation; of classes, beside that of one answer for all rows."""
     score = history.evaluations[history.best_epoch - 1][task.best_metric]
     if not isinstance(task, ftkit.SequenceClassification):
@@ -123,17 +193,12 @@ def _tune(model: Any, tune: list[str]) -> Any:
     return model
 
 
-def _record(args: argparse.Namespace, history: ftkit.History) -> dict[str, Any]:
+def _record(args: argparse.Namespace, history: "ftkit.History") -> dict[str, Any]:
     return {
         "checkpoint": args.checkpoint,
         "data": args.data,
-        "versions": {"ftkit": ftkit.__version__, "transformers": transformers.__version__},
+        "versions": {name: importlib.metadata.version(name) for name in ("ftkit", "transformers")},
         "best_epoch": history.best_epoch,
         "evaluations": history.evaluations,
         "losses": [step.loss for step in history.steps],
     }
-
-
-def show_warning(message: Any, *_: Any) -> None:
-    """Print a warning as a command does: one line on stderr."""
-    print(f"ftkit: warning: {message}", file=sys.stderr)

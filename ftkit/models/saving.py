@@ -15,10 +15,9 @@ from ftkit.atomic import check_can_be_made, complete_or_invisible
 from ftkit.errors import FtkitError
 from ftkit.models.loading import load_pretrained
 from ftkit.models.parameters import merge_lora
-from ftkit.paths import CHECKPOINTS
+from ftkit.paths import CHECKPOINTS, TASK_FILE
 from ftkit.tasks import Task, task_from_dict
 
-TASK_FILE = "task.json"
 UNREADABLE = (  # what transformers raises where a config or a tokenizer is not of its form
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError),
     *(RecursionError, SafetensorError, StrictDataclassError, TypeError, ValueError),

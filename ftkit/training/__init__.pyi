@@ -1,3 +1,4 @@
+from . import distributed as distributed
 from .checkpoints import CheckpointWarning as CheckpointWarning
 from .checkpoints import newest_checkpoint as newest_checkpoint
 from .checkpoints import write_checkpoint as write_checkpoint

@@ -3,14 +3,12 @@
 import math
 from dataclasses import dataclass
 
-import torch
-
 from ftkit.errors import closest, raise_problems
 
-OPTIMIZERS = {
-    "adamw_torch": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
+OPTIMIZERS = {  # Trainer's name: the class of torch.optim
+    "adamw_torch": "AdamW",
+    "rmsprop": "RMSprop",
+    "sgd": "SGD",
 }
 SCHEDULES = {
     "constant": lambda progress: 1.0,

@@ -43,7 +43,9 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     for group in groups:
         group["peak_lr"] = group["lr"]
     options = {"fused": True} if config.optim == "adamw_torch" else {}
-    return OPTIMIZERS[config.optim](groups, lr=config.learning_rate, **options)
+    return getattr(torch.optim, OPTIMIZERS[config.optim])(
+        groups, lr=config.learning_rate, **options
+    )
 
 
 def set_learning_rates(

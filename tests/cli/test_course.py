@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 import ftkit
-from ftkit.cli import course
+from ftkit.cli import notebooks as course
 from ftkit.cli.main import main
 
 BAR = "from tqdm.notebook import tqdm; print(sum(tqdm(range(3))))"
