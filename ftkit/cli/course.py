@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ftkit.errors import FtkitError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which notebooks, and where the pages go."""
@@ -13,7 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a notebook; return 1 where a cell failed."""
-    from ftkit.cli.notebooks import find_notebooks, run_course
+    try:
+        from ftkit.cli.notebooks import find_notebooks, run_course
+    except ModuleNotFoundError as error:
+        raise FtkitError(
+            f'{error.name} is missing, which runs notebooks: pip install "ftkit[course]"'
+        ) from error
 
     total, failed = 0.0, 0
     paths = find_notebooks(args.notebooks)

@@ -44,7 +44,7 @@ def _versions() -> Iterator[Line]:
 
     for text in importlib.metadata.requires("ftkit") or []:
         wanted = Requirement(text)
-        if wanted.marker is not None:
+        if wanted.marker and not wanted.marker.evaluate({"extra": "course"}):
             continue
         try:
             version = importlib.metadata.version(wanted.name)

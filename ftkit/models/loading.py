@@ -36,6 +36,7 @@ SHORT_NAMES = {  # as most tutorials write them: the hub id of today
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
+@hub.time_limits()
 def load_pretrained(
     checkpoint: str | Path,
     task: Task,
