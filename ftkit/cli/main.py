@@ -93,6 +93,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--shard", action="store_true", help="share the model out over torchrun's processes"
     )
     _add_columns(parser)
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        metavar="TOKENS",
+        help="cut longer rows, and say how many; default: at the most that the model takes",
+    )
     _add_config(parser)
 
 
@@ -100,6 +106,11 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what a row holds."""
     parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs")
     parser.add_argument("--label-column", metavar="COLUMN")
+    parser.add_argument(
+        "--positive-label",
+        metavar="LABEL",
+        help="of two classes the one that precision, recall and F1 speak of; default: the second",
+    )
     parser.add_argument(
         "--prompt-columns", nargs="+", metavar="COLUMN", help="what a causal-lm task is given"
     )
@@ -168,9 +179,8 @@ def run_predict(args: argparse.Namespace) -> int:
     task, tokenizer, model = ftkit.load_saved(args.model)
     size = len(task.given_columns)
     rows = [args.texts[i : i + size] for i in range(0, len(args.texts), size)]
-    encoded = task.encode_texts(rows, tokenizer)
     torch.manual_seed(args.seed)
-    answers = task.read(ftkit.predict(model, encoded, task), encoded, tokenizer)
+    answers = ftkit.predict(model, rows, task, tokenizer)
     for row, answer in zip(rows, answers, strict=True):
         print(*answer, *row, sep="\t")
     return 0

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import inspect
 import shutil
 import sys
 from collections import Counter
@@ -14,10 +13,10 @@ from datasets import Dataset, DatasetDict
 import ftkit
 from ftkit.models.saving import TASK_FILE, check_output_dir
 from ftkit.paths import CHECKPOINTS
-from ftkit.tasks import Task, find_task
+from ftkit.tasks import Task, find_task, length_limit
 from ftkit.training import distributed
 
-COLUMN_OPTIONS = ("text_columns", "label_column", "prompt_columns")
+INFER_OPTIONS = ("text_columns", "label_column", "prompt_columns", "positive_label")
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -50,7 +49,8 @@ def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
     tokenizer, model = ftkit.load_pretrained(
         args.checkpoint, task, revision=args.revision, seed=config.seed
     )
-    encoded = task.encode(splits, tokenizer)
+    tokenizer.model_max_length = length_limit(tokenizer, args.max_length)  # saved, so it stays
+    encoded = task.encode(splits, tokenizer, max_length=args.max_length)
     model = _tune(model, args.tune)
     if args.shard:
         distributed.shard(model)
@@ -71,15 +71,9 @@ def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
 
 
 def _infer_task(args: argparse.Namespace, splits: DatasetDict) -> Task:
-    """Make the task, by its name or by the columns; complain of columns that it has no use for."""
-    kind = find_task(args.task, splits)
-    known = inspect.signature(kind.infer).parameters
-    given = {name: getattr(args, name) for name in COLUMN_OPTIONS if getattr(args, name)}
-    unused = [name for name in given if name not in known]
-    if unused:
-        option = "--" + unused[0].replace("_", "-")
-        raise ftkit.FtkitError(f"{option} says nothing to the task {kind.name}; leave it out.")
-    return kind.infer(splits, **given)
+    """Make the task, by its name or by the columns; it complains of what it has no use for."""
+    options = {name: getattr(args, name) for name in INFER_OPTIONS}
+    return find_task(args.task, splits).infer(splits, **options)
 
 
 def _begin(args: argparse.Namespace, splits: DatasetDict, task: Any, model: Any) -> None:

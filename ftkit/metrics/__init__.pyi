@@ -1,3 +1,4 @@
+from .classification import class_metrics as class_metrics
 from .classification import classification_metrics as classification_metrics
 from .entities import Entity as Entity
 from .entities import count_entities as count_entities

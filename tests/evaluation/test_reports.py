@@ -103,4 +103,6 @@ def test_other_rows_cannot_be_compared(task):
 def test_a_report_reads_as_a_table(task):
     lines = str(random_report(task)).splitlines()
     assert lines[0] == "200 rows"
-    assert lines[1].startswith("accuracy          0.")
+    assert lines[1].startswith("accuracy             0.")
+    assert lines[4].startswith('f1 of "good"         0.')
+    assert len({line.index("[") for line in lines[1:]}) == 1
