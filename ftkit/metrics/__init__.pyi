@@ -12,4 +12,5 @@ from .ngrams import chrf_score as chrf_score
 from .ngrams import chrf_statistics as chrf_statistics
 from .squad import answer_f1 as answer_f1
 from .squad import exact_match as exact_match
+from .squad import mixed_segmentation as mixed_segmentation
 from .squad import normalize_answer as normalize_answer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sacrebleu
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch.nn.functional import cross_entropy
 from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
@@ -325,6 +325,38 @@ def test_what_is_right(tokenizer):
     assert report.is_correct.tolist() == [True, False, True]
     low, high = report.intervals["chrf"]
     assert low <= report.metrics["chrf"] <= high
+
+
+def test_a_task_that_encodes_with_another_tokenizer_scores_as_before(tokenizer):
+    """Rows are read with the tokenizer that encoded them, whatever came after."""
+    other = copy.deepcopy(tokenizer)
+    vocabulary = {**other.get_vocab()}
+    signs = sorted(set(vocabulary) - {"<pad>", "</s>", "<unk>"}, reverse=True)
+    shuffled = {"<pad>": PAD, "</s>": END, "<unk>": UNKNOWN}
+    shuffled |= {sign: i for i, sign in enumerate(signs, start=3)}
+    other.backend_tokenizer.model = models.WordLevel(shuffled, unk_token="<unk>")
+    encoded = encode(tokenizer)
+    perfect = outputs_of([row["chinese"] for row in ROWS], tokenizer)
+    one = make_report(TASK, perfect, TASK.references(encoded), n_resamples=0)
+    elsewhere = encode(other)
+    assert elsewhere["labels"] != encoded["labels"]
+    two = make_report(TASK, perfect, TASK.references(encoded), n_resamples=0)
+    assert one.metrics["chrf"] == two.metrics["chrf"] == pytest.approx(100)
+    assert two.is_correct.all()
+    there = outputs_of([row["chinese"] for row in ROWS], other)
+    three = make_report(TASK, there, TASK.references(elsewhere), n_resamples=0)
+    assert three.metrics["chrf"] == pytest.approx(100)
+    assert ftkit.compare(two, three).differences["chrf"] == 0
+    both = concatenate_datasets([encoded.select(range(3)), elsewhere.select(range(3, 6))])
+    mixed = make_report(TASK, perfect[:3] + there[3:6], TASK.references(both), n_resamples=0)
+    assert mixed.metrics["chrf"] == pytest.approx(100)
+
+
+def test_a_report_can_be_copied(tokenizer):
+    encoded = encode(tokenizer)
+    outputs = outputs_of([row["chinese"] for row in ROWS], tokenizer)
+    report = make_report(TASK, outputs, TASK.references(encoded), n_resamples=0)
+    assert copy.deepcopy(report).references == report.references
 
 
 # Training, writing, saving
