@@ -10,7 +10,7 @@ from torch import nn
 
 from ftkit.data.batches import epoch_order, row_lengths
 from ftkit.devices import peak_memory_mib
-from ftkit.evaluation.reports import predict
+from ftkit.evaluation.prediction import predict
 from ftkit.models.layers import layer_list
 from ftkit.tasks import Task
 from ftkit.training.config import TrainingConfig

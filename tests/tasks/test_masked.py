@@ -208,7 +208,7 @@ def test_training_lowers_the_loss_and_the_saved_model_fills_as_before(splits, to
 def test_gaps_read_as_the_likeliest_tokens_with_their_probabilities(task, tokenizer, masked):
     texts = [("the [MASK] was [MASK] today",), ("[MASK] soup",)]
     encoded = task.encode_texts(texts, tokenizer)
-    lines = task.read(ftkit.predict(masked, encoded, task, bf16=False), encoded, tokenizer)
+    lines = task.decode(ftkit.predict(masked, encoded, task, bf16=False), encoded, tokenizer)
     assert [len(fields) for fields in lines] == [2, 1]
     for (text,), fields in zip(texts, lines, strict=True):
         inputs = tokenizer(text, return_tensors="pt")
