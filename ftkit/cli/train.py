@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import importlib.metadata
-import inspect
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ftkit.tasks import Task
 
 CHOICES = {"optim": sorted(OPTIMIZERS), "lr_scheduler_type": sorted(SCHEDULES)}
-COLUMN_OPTIONS = ("text_columns", "label_column", "prompt_columns")
+INFER_OPTIONS = ("text_columns", "label_column", "prompt_columns", "positive_label")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard", action="store_true", help="share the model out over torchrun's processes"
     )
     _add_columns(parser)
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        metavar="TOKENS",
+        help="cut longer rows, and say how many; default: at the most that the model takes",
+    )
     _add_config(parser)
 
 
@@ -61,6 +66,11 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what a row holds."""
     parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs")
     parser.add_argument("--label-column", metavar="COLUMN")
+    parser.add_argument(
+        "--positive-label",
+        metavar="LABEL",
+        help="of two classes the one that precision, recall and F1 speak of; default: the second",
+    )
     parser.add_argument(
         "--prompt-columns", nargs="+", metavar="COLUMN", help="what a causal-lm task is given"
     )
@@ -120,7 +130,9 @@ def _train(args: argparse.Namespace, config: TrainingConfig) -> None:
     tokenizer, model = ftkit.load_pretrained(
         args.checkpoint, task, revision=args.revision, seed=config.seed
     )
-    encoded = task.encode(splits, tokenizer)
+    limit = ftkit.tasks.length_limit(tokenizer, args.max_length)
+    tokenizer.model_max_length = limit  # saved, so it stays
+    encoded = task.encode(splits, tokenizer, max_length=args.max_length)
     model = _tune(model, args.tune)
     if args.shard:
         distributed.shard(model)
@@ -141,15 +153,9 @@ def _train(args: argparse.Namespace, config: TrainingConfig) -> None:
 
 
 def _infer_task(args: argparse.Namespace, splits: "DatasetDict") -> "Task":
-    """Make the task, by its name or by the columns; complain of columns that it has no use for."""
-    kind = ftkit.tasks.find_task(args.task, splits)
-    known = inspect.signature(kind.infer).parameters
-    given = {name: getattr(args, name) for name in COLUMN_OPTIONS if getattr(args, name)}
-    unused = [name for name in given if name not in known]
-    if unused:
-        option = "--" + unused[0].replace("_", "-")
-        raise ftkit.FtkitError(f"{option} says nothing to the task {kind.name}; leave it out.")
-    return kind.infer(splits, **given)
+    """Make the task, by its name or by the columns; it complains of what it has no use for."""
+    options = {name: getattr(args, name) for name in INFER_OPTIONS}
+    return ftkit.tasks.find_task(args.task, splits).infer(splits, **options)
 
 
 def _begin(args: argparse.Namespace, splits: "DatasetDict", task: Any, model: Any) -> None:
