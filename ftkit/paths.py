@@ -3,6 +3,7 @@
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"  # the folder of a run's checkpoints, below its output
+TRAINING_LOG = "training.jsonl"  # beside them: a line an update, a line a validation
 
 
 def bundled(name: str = "") -> Path:

@@ -16,10 +16,9 @@ import ftkit
 from ftkit.cli.train import run_train, show_warning
 from ftkit.errors import FtkitError, StoppedError, closest
 from ftkit.tasks import TASKS
-from ftkit.training.config import OPTIMIZERS, SCHEDULES
+from ftkit.training.config import CHOICES
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: everything is saved, start me again with --resume
-CHOICES = {"optim": sorted(OPTIMIZERS), "lr_scheduler_type": sorted(SCHEDULES)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,8 +106,9 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     """Add one option a field of TrainingConfig."""
-    kinds = {"bf16": _boolean, "reuse_frozen": _boolean, "warmup_steps": float}
-    kinds["head_learning_rate"] = float
+    kinds = {"bf16": _boolean, "fp16": _boolean, "reuse_frozen": _boolean, "warmup_steps": float}
+    kinds |= {"torch_compile": _boolean, "head_learning_rate": float}
+    kinds |= {"metric_for_best_model": str, "class_weights": str}
     for option in dataclasses.fields(ftkit.TrainingConfig):
         if option.name == "unfreeze":
             continue
@@ -117,6 +117,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
             type=kinds.get(option.name, type(option.default)),
             default=option.default,
             choices=CHOICES.get(option.name),
+            nargs="+" if option.name == "class_weights" else None,
             help=f"default: {option.default}",
         )
 

@@ -3,43 +3,107 @@
 import argparse
 import dataclasses
 import inspect
+import json
+import logging
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import transformers
 from datasets import Dataset, DatasetDict
+from tqdm.auto import tqdm
 
 import ftkit
 from ftkit.models.saving import TASK_FILE, check_output_dir
 from ftkit.paths import CHECKPOINTS
 from ftkit.tasks import Task, find_task
 from ftkit.training import distributed
+from ftkit.training.log import TrainingLog
 
 COLUMN_OPTIONS = ("text_columns", "label_column", "prompt_columns")
 
 
 def run_train(args: argparse.Namespace) -> int:
     """``ftkit train``: check everything first, then train, then save the whole folder at once."""
-    names = [o.name for o in dataclasses.fields(ftkit.TrainingConfig) if o.name != "unfreeze"]
-    config = ftkit.TrainingConfig(**{name: getattr(args, name) for name in names})
+    config = _config(args)
     if (
         args.resume
         and (args.output / TASK_FILE).is_file()
         and not (args.output / CHECKPOINTS).exists()
     ):
+        _check_finished(args, config)
         print(f"{args.output} is finished; nothing to resume")
         return 0
-    distributed.join()
+    distributed.init_process_group()
     try:
         check_output_dir(args.output, overwrite=args.overwrite, resume=args.resume)
-        distributed.wait()  # until all have looked: the first soon writes there
-        with distributed.explain_loss_of_others():
+        distributed.barrier()  # until all have looked: the first soon writes there
+        with distributed.explain_loss_of_others(), _epoch_lines():
             _train(args, config)
     finally:
-        distributed.leave()
+        distributed.destroy_process_group()
     return 0
+
+
+def _config(args: argparse.Namespace) -> ftkit.TrainingConfig:
+    """Make the config of the options that bear its fields' names."""
+    names = [o.name for o in dataclasses.fields(ftkit.TrainingConfig) if o.name != "unfreeze"]
+    values = {name: getattr(args, name) for name in names}
+    weights = values["class_weights"]
+    if weights is not None and weights != ["balanced"]:
+        try:
+            values["class_weights"] = tuple(map(float, weights))
+        except ValueError as error:
+            raise ftkit.FtkitError(
+                f"--class-weights is {' '.join(weights)}; expected balanced, or a number for each "
+                f"class."
+            ) from error
+    elif weights:
+        values["class_weights"] = "balanced"
+    return ftkit.TrainingConfig(**values)
+
+
+def _check_finished(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
+    """Raise `FtkitError` where a finished run is to be gone on with under other options."""
+    record = args.output / "training.json"
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))["config"]
+        now = json.loads(json.dumps(dataclasses.asdict(config)))
+        changed = [name for name in now if name in before and now[name] != before[name]]
+    except (OSError, KeyError, TypeError, ValueError):
+        return  # nothing tells what it was trained with
+    if changed:
+        told = ", ".join(f"{name} is {now[name]} now, and was {before[name]}" for name in changed)
+        raise ftkit.FtkitError(
+            f"{args.output} is finished, and {told}. To train its model on, begin from it: "
+            f"ftkit train --checkpoint {args.output} --data {args.data} --output ANOTHER …"
+        )
+
+
+@contextmanager
+def _epoch_lines() -> Iterator[None]:
+    """Print a line of metrics for each epoch; the first process does."""
+    logger, handler = logging.getLogger(ftkit.train.__module__), _Printer()
+    if distributed.get_rank() == 0:
+        logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Printer(logging.Handler):
+    """Prints what is logged, above a progress bar that may be there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        tqdm.write(record.getMessage())
 
 
 def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
@@ -54,18 +118,19 @@ def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
     model = _tune(model, args.tune)
     if args.shard:
         distributed.shard(model)
-    if distributed.rank() == 0:
+    if distributed.get_rank() == 0:
         _begin(args, splits, task, model)
     history = ftkit.train(model, encoded, task, config, output_dir=args.output, resume=args.resume)
-    weights = {name: distributed.whole(tensor) for name, tensor in model.state_dict().items()}
-    if distributed.rank() > 0:
+    weights = distributed.gather(model.state_dict())
+    if distributed.get_rank() > 0:
         return
     if args.shard:
         model = _tune(task.auto_model.from_config(model.config), args.tune)
         model.load_state_dict(weights)
     record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
     ftkit.save_pretrained(args.output, model, tokenizer, task, overwrite=True, record=record)
-    if history.best_epoch:
+    TrainingLog(args.output, dataclasses.replace(config, report_to="none")).write(history)
+    if history.best_epoch is not None:
         _print_verdict(history, task, encoded["validation"])
     print(f"saved in {args.output}")
 
@@ -97,15 +162,17 @@ def _begin(args: argparse.Namespace, splits: DatasetDict, task: Any, model: Any)
 
 def _print_verdict(history: ftkit.History, task: Task, validation: Dataset) -> None:
     """Print the best score on validation; of classes, beside that of one answer for all rows."""
-    score = history.evaluations[history.best_epoch - 1][task.best_metric]
+    best = history.evaluations[history.best_epoch or 0]
+    when = f"after epoch {history.best_epoch}" if history.best_epoch else "before training"
     if not isinstance(task, ftkit.SequenceClassification):
-        print(f"validation {task.best_metric} {score:.3f} after epoch {history.best_epoch}")
+        print(f"validation {task.best_metric} {best[task.best_metric]:.3f} {when}")
         return
+    score = best["accuracy"]
     labels = validation["labels"]
     ((commonest, count),) = Counter(labels).most_common(1)
     share = count / len(labels)
     print(
-        f"validation accuracy {score:.3f} after epoch {history.best_epoch}; "
+        f"validation accuracy {score:.3f} {when}; "
         f'always saying "{task.labels[commonest]}" scores {share:.3f}'
     )
     if score <= share < 1:

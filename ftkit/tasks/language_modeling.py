@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ftkit.data.batches import Batch
@@ -226,6 +226,20 @@ class CausalLM(LanguageModel):
         raise_problems([f"text {i}: {n} tokens came; expected 1 to {most}." for i, n in wrong])
         masks = [[1] * len(row) for row in ids]
         return Dataset.from_dict({"input_ids": ids, "attention_mask": masks})
+
+    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Return the mean cross-entropy of each token after the first, in nats.
+
+        Computed here, as some models (`BartForCausalLM`) compare each token with itself.
+        """
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        logits = model(**inputs).logits
+        following = pad(batch["labels"], (0, 1), value=IGNORED)[:, 1:]
+        return cross_entropy(logits.flatten(0, 1).float(), following.flatten())
+
+    def count_labels(self, batch: Batch) -> int:
+        """Count the labels that are predicted: no first token is."""
+        return int((batch["labels"][:, 1:] != IGNORED).sum())
 
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Sequence[np.ndarray]:

@@ -372,7 +372,7 @@ def test_the_loss_is_that_of_the_model(splits, task, tokenizer, model):
     report = ftkit.evaluate(model, encoded, task, bf16=False)
     assert report.metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
     assert len(report.right) == 12
-    assert set(report.intervals) == {"exact_match", "f1", "loss"}
+    assert set(report.intervals) == {"epoch", "exact_match", "f1", "loss"}
     assert report.to_dict()["rows"] == 12
 
 
