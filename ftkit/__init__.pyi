@@ -40,8 +40,9 @@ from .training.checkpoints import CheckpointWarning as CheckpointWarning
 from .training.config import TrainingConfig as TrainingConfig
 from .training.estimation import Estimate as Estimate
 from .training.estimation import estimate as estimate
-from .training.run import Step as Step
 from .training.run import TrainingRun as TrainingRun
+from .training.run import TrainingWarning as TrainingWarning
+from .training.step import Step as Step
 from .training.train import History as History
 from .training.train import train as train
 

@@ -276,6 +276,14 @@ class Task(ABC):
         Like `encode_rows`, without labels.
         """
 
+    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Return what training minimises, a mean over a batch: the model's own loss."""
+        return model(**batch).loss
+
+    def count_labels(self, batch: Batch) -> int:
+        """Count what the mean of `loss` is taken over: the labels that it does not ignore."""
+        return int((batch["labels"] != -100).sum())
+
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Any:
         """Return what is kept of each row of a batch: the logits, unless a task says otherwise.

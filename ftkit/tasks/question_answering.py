@@ -175,6 +175,10 @@ class QuestionAnswering(Task):
         encoded = make_windows(questions, contexts, tokenizer, *self._sizes(limit))
         return {**encoded, "context": [contexts[i] for i in encoded["question_index"]]}
 
+    def count_labels(self, batch: Batch) -> int:
+        """Count the windows."""
+        return len(batch["input_ids"])
+
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Sequence[np.ndarray]:
         """Return the logits of start and end for each window, shape (2, seq_len), float32."""
