@@ -246,9 +246,16 @@ def parts(value: Any, count: int, hint: str) -> list[Any]:
 
 def close(value: Any, right: Any, tolerance: float = 1e-5) -> bool:
     """Return whether shapes are equal and numbers too, but for a share of the largest one."""
-    one, other = array(value), array(right)
-    largest = float(np.abs(other[np.isfinite(other)]).max(initial=0)) or 1.0
-    return one.shape == other.shape and np.allclose(one, other, rtol=0, atol=tolerance * largest)
+    return _close(array(value), array(right), tolerance)
+
+
+def _close(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
+    if one.shape != other.shape:
+        return False
+    sizes = np.abs(other)
+    largest = sizes.max(initial=0, where=np.isfinite(other)) or 1.0
+    with np.errstate(invalid="ignore"):  # inf - inf; two equal infinities are close
+        return bool(((one == other) | (np.abs(one - other) <= tolerance * largest)).all())
 
 
 @dataclass(frozen=True)
@@ -261,8 +268,9 @@ class Case:
 
     def discriminates(self) -> bool:
         """Return whether no two of these values could be taken for each other."""
-        pairs = itertools.combinations([self.right, *self.mistakes.values()], 2)
-        return not any(close(one, other, tolerance=1e-3) for one, other in pairs)
+        values = map(array, (self.right, *self.mistakes.values()))
+        pairs = itertools.combinations(values, 2)
+        return not any(_close(one, other, tolerance=1e-3) for one, other in pairs)
 
 
 def draw(make: Callable[..., Case], *given: Any) -> Case:
@@ -310,7 +318,8 @@ def _judge(
 
 
 def _show(value: Any) -> str:
-    return np.array2string(array(value), precision=4, threshold=20, separator=", ")
+    form = {"float": "{:.4g}".format}
+    return np.array2string(array(value), formatter=form, threshold=20, separator=", ")
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _text(generator: Generator, length: int) -> str:
     """Return random letters, some of which take two or three bytes, in words."""
     letters = "abcdefghijéäø水壶 "
     places = torch.randint(len(letters), (length - 4,), generator=generator)
-    return "".join(("é a", *(letters[int(i)] for i in places), "b"))
+    return "".join(("é a", *(letters[i] for i in places.tolist()), "b"))
 
 
 @check("One long row with an end after each text: no padding, no token wasted but the last few.")

@@ -289,6 +289,6 @@ def _judge_span(found: tuple[int, int], right: tuple[int, int], mask: Tensor, li
 
 def _best(start: Tensor, end: Tensor, mask: Tensor, limit: int) -> list[tuple[int, int]]:
     """Return the allowed spans, the best one first."""
-    inside = [i for i in range(len(mask)) if mask[i]]
+    starts, ends, inside = start.tolist(), end.tolist(), mask.nonzero().flatten().tolist()
     pairs = [(s, e) for s in inside for e in inside if s <= e < s + limit]
-    return sorted(pairs, key=lambda pair: -float(start[pair[0]] + end[pair[1]]))
+    return sorted(pairs, key=lambda pair: -starts[pair[0]] - ends[pair[1]])

@@ -37,7 +37,7 @@ def divides_by_zero(predictions, labels):
 
 def means(values):
     rng = np.random.default_rng()
-    return np.array([rng.choice(values, len(values)).mean() for _ in range(2000)])
+    return rng.choice(values, (2000, len(values))).mean(axis=1)
 
 
 def right_interval(values):
