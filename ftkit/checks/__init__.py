@@ -127,6 +127,7 @@ class _Learner:
         self.result: Any = None
 
     def expect_a_function(self) -> None:
+        """End the check where something else was handed over."""
         if self.answer is None or self.answer is ...:
             raise NotAnswered
         expect(
