@@ -95,7 +95,7 @@ _in_memory: dict[str, TemporaryDirectory[str]] = {}  # name: a folder that ends 
 def cache_dir() -> Path:
     """Return the folder of fetched models: ``$FTKIT_CACHE``, or ``ftkit`` in the user's cache."""
     named = os.environ.get("FTKIT_CACHE")
-    return Path(named or platformdirs.user_cache_dir("ftkit", appauthor=False)).expanduser()
+    return Path(os.path.expanduser(named or platformdirs.user_cache_dir("ftkit", appauthor=False)))
 
 
 def fetched_file(name: str) -> Path:
