@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from ftkit.errors import FtkitError
 
-MAGIC, VERSION = b"E5S1", 1
+MAGIC = b"E5S1" + struct.pack("<I", 1)  # and the version of the layout
 BLOCK = np.dtype([("scale", "<f2"), ("codes", "u1", 16)])  # 32 weights of four bits
 SPECIAL = {"bos": "<s>", "cls": "<s>", "pad": "<pad>", "eos": "</s>", "sep": "</s>", "unk": "<unk>"}
 KEPT = {"～": "\ufdd0", "🈻": "\ufdd1"}  # NFKC changes them, this model's table does not
@@ -70,8 +70,8 @@ def convert(source: Path, folder: Path) -> None:
 def read(source: Path) -> tuple[BertConfig, list[tuple[str, float]], dict[str, np.ndarray]]:
     """Return what the file holds: config, pieces with their scores, and flat tensors by name."""
     with source.open("rb") as file:
-        if (file.read(4), *_unpack(file, "I")) != (MAGIC, VERSION):
-            raise FtkitError(f"{source}: not a file of four-bit E5 weights, version {VERSION}.")
+        if file.read(8) != MAGIC:
+            raise FtkitError(f"{source}: not a file of four-bit E5 weights, version 1.")
         width, layers, heads, inner, words, positions, types, epsilon, block = _unpack(file, "7ifi")
         if block != 2 * BLOCK["codes"].itemsize:
             raise FtkitError(f"{source}: blocks of {block} weights; expected 32.")
