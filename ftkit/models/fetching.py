@@ -136,8 +136,10 @@ def fetch(name: str, source: str | Path | None = None) -> Path:
     target = fetched_file(name)
     if source is not None and not Path(source).exists():
         raise FtkitError(f"{source}: no such file or folder. {_expected(FETCHED[name])}")
+    if is_fetched(name):
+        return target
     with _explained(target), _alone(name):
-        if not is_fetched(name):
+        if not is_fetched(name):  # another process may have done it
             _bring(name, target.parent, Path(source) if source is not None else None)
     return target
 

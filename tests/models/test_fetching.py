@@ -220,6 +220,7 @@ def test_a_cache_that_cannot_be_written_is_told(index, cache, monkeypatch, numbe
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(fetching, "FileLock", refuse)
+    assert fetch(NAME) == fetched_file(NAME)  # it is there already
     with pytest.warns(ftkit.models.FetchWarning, match="converted for this process alone"):
         folder = Path(locate_fetched(NAME))
     assert not folder.is_relative_to(cache)
