@@ -232,6 +232,9 @@ def _begin(args: argparse.Namespace, splits: "DatasetDict", task: Any, model: An
     sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     print(f"{sizes} rows; {task.describe()}")
     print(f"{trainable:,} of {total:,} parameters train")
+    pooler = [name for name in getattr(model, "newly_initialized", ()) if ".pooler." in name]
+    if pooler:
+        print(f"{args.checkpoint} holds no pooler: {', '.join(pooler)} begin at random")
     folder = args.output / CHECKPOINTS
     if not args.resume:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,3 +1,8 @@
+from . import fetching as fetching
+from .downloading import FetchWarning as FetchWarning
+from .fetching import FETCHED as FETCHED
+from .fetching import fetch as fetch
+from .fetching import locate_fetched as locate_fetched
 from .frozen import FrozenLayers as FrozenLayers
 from .frozen import count_frozen_layers as count_frozen_layers
 from .frozen import find_frozen_layers as find_frozen_layers

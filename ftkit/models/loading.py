@@ -13,6 +13,7 @@ from transformers.utils import logging
 from ftkit import hub
 from ftkit.devices import attention_for, best_device
 from ftkit.errors import FtkitError, closest
+from ftkit.models.fetching import FETCHED, locate_fetched
 from ftkit.paths import bundled
 from ftkit.tasks import Task
 
@@ -50,7 +51,8 @@ def load_pretrained(
     Parameters
     ----------
     checkpoint : str or Path
-        A bundled name (``"minilm"``, ``"tiny-stories-gpt"``), a folder, or a hub id
+        A bundled name (``"minilm"``, ``"tiny-stories-gpt"``), a fetched one (``"smollm2"``,
+        ``"e5"``: see `ftkit.models.fetch`), a folder, or a hub id
         (``"google-bert/bert-base-uncased"``, or short ``"bert-base-uncased"``).
     task : Task
     revision : str, optional
@@ -64,7 +66,9 @@ def load_pretrained(
     -------
     tokenizer : PreTrainedTokenizerBase
     model : PreTrainedModel
-        In float32, in eval mode.
+        In float32, in eval mode. Its ``newly_initialized`` names the parameters that the weights
+        lack, so that they begin at random: the head, and a pooler where the checkpoint (such as
+        ``"e5"``) holds none.
 
     Raises
     ------
@@ -132,6 +136,7 @@ def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrai
         if bar:
             logging.enable_progress_bar()
     _check_complete(source, task, model, info["missing_keys"])
+    model.newly_initialized = sorted(info["missing_keys"])
     return model
 
 
@@ -164,6 +169,8 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> str:
     name = str(checkpoint)
     if name in BUNDLED_MODELS:
         return _locate_bundled(name)
+    if name in FETCHED:
+        return locate_fetched(name)
     if name in own_models():
         return str(bundled("models") / name)
     if Path(name).is_dir():
@@ -174,7 +181,7 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> str:
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise FtkitError(
             f'"{name}" is no bundled model, no folder and no hub id. '
-            f"{closest(name, [*BUNDLED_MODELS, *own_models(), *SHORT_NAMES])}"
+            f"{closest(name, [*BUNDLED_MODELS, *FETCHED, *own_models(), *SHORT_NAMES])}"
         )
     try:
         files = hub.file_names(name, "model", revision)
