@@ -82,7 +82,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["full"],
         metavar="WHAT",
-        help="full, head, top:K, bias, lora, or patterns of parameter names "
+        help="full, body, head, top:K, bias, lora, or patterns of parameter names "
         "(head and lora want a learning rate near 1e-3)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")

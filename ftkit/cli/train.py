@@ -50,8 +50,8 @@ def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
     tokenizer, model = ftkit.load_pretrained(
         args.checkpoint, task, revision=args.revision, seed=config.seed
     )
+    model = _tune(model, args.tune, config.seed)  # refuses what cannot be before rows are encoded
     encoded = task.encode(splits, tokenizer)
-    model = _tune(model, args.tune)
     if args.shard:
         distributed.shard(model)
     if distributed.rank() == 0:
@@ -61,7 +61,7 @@ def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
     if distributed.rank() > 0:
         return
     if args.shard:
-        model = _tune(task.auto_model.from_config(model.config), args.tune)
+        model = _tune(task.auto_model.from_config(model.config), args.tune, config.seed)
         model.load_state_dict(weights)
     record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
     ftkit.save_pretrained(args.output, model, tokenizer, task, overwrite=True, record=record)
@@ -116,9 +116,9 @@ def _print_verdict(history: ftkit.History, task: Task, validation: Dataset) -> N
         )
 
 
-def _tune(model: Any, tune: list[str]) -> Any:
+def _tune(model: Any, tune: list[str], seed: int) -> Any:
     if tune == ["lora"]:
-        return ftkit.add_lora(model)
+        return ftkit.add_lora(model, seed=seed)
     ftkit.set_trainable(model, tune[0] if len(tune) == 1 else tune)
     return model
 
