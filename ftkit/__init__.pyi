@@ -22,9 +22,9 @@ from .evaluation.prediction import predict as predict
 from .evaluation.reports import Report as Report
 from .evaluation.reports import evaluate as evaluate
 from .models.loading import load_pretrained as load_pretrained
-from .models.parameters import add_lora as add_lora
+from .models.lora import add_lora as add_lora
+from .models.lora import merge_lora as merge_lora
 from .models.parameters import count_parameters as count_parameters
-from .models.parameters import merge_lora as merge_lora
 from .models.parameters import parameter_groups as parameter_groups
 from .models.parameters import set_trainable as set_trainable
 from .models.saving import load_saved as load_saved

@@ -63,12 +63,13 @@ def fork_seed(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def attention_for(device: torch.device) -> str:
-    """Return the name of the faster attention: on a CPU the plain one trains faster than SDPA.
+def attention_for(device: torch.device) -> str | None:
+    """Return the attention to ask for; None leaves the choice to transformers, as on a GPU.
 
-    Measured on two cores with AVX-512 bf16: see ``tests/benchmarks``.
+    On a CPU the plain one trains faster than SDPA: measured on two cores with AVX-512 bf16, see
+    ``tests/benchmarks``. Not every architecture has SDPA, so that nothing forces it.
     """
-    return "sdpa" if device.type == "cuda" else "eager"
+    return None if device.type == "cuda" else "eager"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

