@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
 from ftkit.data.batches import EVALUATION_BATCH_SIZE, collate, length_order, row_lengths
@@ -99,7 +100,8 @@ def _predict_encoded(
             f"The data set has no column input_ids; its columns are "
             f"{', '.join(dataset.column_names)}. Encode it first: task.encode(splits, tokenizer)."
         )
-    device = next(model.parameters()).device
+    first = next(model.parameters())
+    device = first.device
     use_bf16 = supports_bf16(device) if bf16 is None else bf16
     pad: Any = model.config.pad_token_id  # type: ignore[union-attr]
 
@@ -112,9 +114,8 @@ def _predict_encoded(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        outputs = _in_batches(
-            outputs_of, dataset, task.evaluation_batch_size if task else EVALUATION_BATCH_SIZE
-        )
+        size = task.evaluation_batch_size if task else EVALUATION_BATCH_SIZE
+        outputs = _in_batches(outputs_of, dataset, size, alone=not isinstance(first, DTensor))
     finally:
         for module, training in modes:
             module.training = training
@@ -123,8 +124,13 @@ def _predict_encoded(
     return np.stack(ordered) if equal else ordered
 
 
-def _in_batches(outputs_of: Any, dataset: Dataset, size: int) -> dict[int, np.ndarray]:
-    """Return the outputs of each row; out of memory, go on in batches of half the size."""
+def _in_batches(
+    outputs_of: Any, dataset: Dataset, size: int, *, alone: bool
+) -> dict[int, np.ndarray]:
+    """Return the outputs of each row; out of memory, go on in batches of half the size.
+
+    Not where the model is shared out: the other processes would wait for a batch of the old size.
+    """
     order = [row for batch in length_order(row_lengths(dataset), size) for row in batch]
     outputs: dict[int, np.ndarray] = {}
     while len(outputs) < len(order):
@@ -133,7 +139,7 @@ def _in_batches(outputs_of: Any, dataset: Dataset, size: int) -> dict[int, np.nd
             outputs.update(zip(rows, outputs_of(rows), strict=True))
             continue
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(rows) == 1:
+            if not is_out_of_memory(error) or len(rows) == 1 or not alone:
                 raise
         size = -(-len(rows) // 2)
         warnings.warn(

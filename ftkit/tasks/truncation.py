@@ -50,6 +50,11 @@ def tokenize(
     -------
     dict of lists
         What the tokenizer gives, and ``length``: the tokens of each row before the cut.
+
+    Raises
+    ------
+    FtkitError
+        The limit is below the number of special tokens.
     """
     columns = [list(column) for column in columns]
     encoded = dict(tokenizer(*columns, verbose=False))
@@ -60,7 +65,17 @@ def tokenize(
         for name, values in tokenizer(*some, truncation=True, max_length=limit).items():
             for i, value in zip(long, values, strict=True):
                 encoded[name][i] = value
+    check_cut(encoded["input_ids"], limit)
     return {**encoded, LENGTH: lengths}
+
+
+def check_cut(rows: Sequence[Sequence[int]], limit: int) -> None:
+    """Raise `FtkitError` where rows are still too long: a tokenizer does not cut special tokens."""
+    if max(map(len, rows), default=0) > limit:
+        raise FtkitError(
+            f"max_length is {limit}, and the special tokens of a row alone are more; choose a "
+            f"larger one."
+        )
 
 
 def told_truncation(

@@ -37,7 +37,7 @@ def row(system: str, *turns: str, **fields: object) -> dict:
     """Return a row with a system prompt and the user's turns."""
     messages = [{"role": "system", "content": system}]
     messages += [{"role": "user", "content": turn} for turn in turns]
-    return {"messages": messages, "facts": {}, "asked": None, "accept": [], **fields}
+    return {"messages": messages, "facts": [], "asked": None, "accept": [], **fields}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,11 @@ def test_a_value_is_found_in_all_its_spellings(value: str, answer: str, stands: 
 
 def test_knows() -> None:
     asked = row(
-        "The bar shuts at 9 p.m.", "When?", facts={"bar": "9 p.m."}, asked="bar", accept=["at 9"]
+        "The bar shuts at 9 p.m.",
+        "When?",
+        facts=[{"name": "bar", "value": "9 p.m."}],
+        asked="bar",
+        accept=["at 9"],
     )
     assert rules.check("knows", "The bar shuts at 9 p.m.", asked)
     assert rules.check("knows", "It shuts at 9.", asked)
@@ -324,9 +328,11 @@ def test_rules_facts_and_labels_agree(chats: Rows) -> None:
     for row in all_rows(chats):
         kind = kind_of_row(row)
         assert set(row["rules"]) == {*rules.EVERYWHERE, *special.get(kind, [])}
-        assert (row["asked"] in row["facts"]) is (kind == "answerable")
+        facts = rules.told_facts(row)
+        assert row["facts"] == [{"name": name, "value": facts[name]} for name in facts]
+        assert (row["asked"] in facts) is (kind == "answerable")
         assert (row["asked"] is not None) is (row["answerable"] is not None)
-        assert all(value in row["system"] for value in row["facts"].values())
+        assert all(value in row["system"] for value in facts.values())
         if not row["system"]:
             assert kind != "answerable"
 
@@ -354,7 +360,8 @@ def test_twins_ask_the_same_and_differ_in_the_prompt(chats: Rows) -> None:
             assert row["system"] != twin["system"]
             known = row if row["answerable"] else twin
             other = twin if row["answerable"] else row
-            assert not rules.contains(other["system"], known["facts"][known["asked"]])
+            fact = rules.told_facts(known)[known["asked"]]
+            assert not rules.contains(other["system"], fact)
 
 
 def test_places_questions_and_prompts_stand_in_one_split(chats: Rows, build: ModuleType) -> None:
@@ -457,10 +464,11 @@ def test_the_question_alone_does_not_tell_whether_it_can_be_answered(chats: Rows
 
 
 def test_the_loader_keeps_what_the_rules_need(chats: Rows) -> None:
-    """`datasets` gives every row all names of facts, those of others empty; the rules bear it."""
+    """What `datasets` reads is what the files hold, the facts of a row its own and no others."""
     splits = ftkit.load_splits(FOLDER)
     assert set(splits) == set(SPLITS)
     for loaded, row in zip(splits["validation"], chats["validation"], strict=True):
         assert loaded["messages"] == row["messages"]
+        assert loaded["facts"] == row["facts"]
         assert rules.kept(EVADES, loaded) == rules.kept(EVADES, row)
         assert rules.keeps_all(answer(row), loaded)

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import cohen_kappa_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
@@ -25,6 +26,7 @@ BROKEN = ("knows", "admits", "no_invention", "refuses", "two_sentences", "plain"
 EVERYWHERE = ["two_sentences", "no_invention", "calm", "plain", "speaks_as_we"]
 COLUMNS = ["id", "group", "twin", "prompt", "chosen", "rejected", "broken", "longer", "facts"]
 COLUMNS += ["asked", "accept", "answerable", "rules"]
+SECOND = ["label_2", "broken_2"]
 SIDES = ("chosen", "rejected")
 PHRASES = {
     "I don't know, I'm not sure ...": r"don't know|do not know|not sure|no information",
@@ -94,13 +96,14 @@ def test_the_files_are_rewritten_byte_for_byte(
 def test_a_second_label_reaches_the_split_files(
     build: ModuleType, pairs: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labelled = [{**pairs[0], "label_2": "rejected"}, *pairs[1:]]
+    first = next(pair for pair in pairs if "label_2" not in pair)
+    labelled = [{**pair, "label_2": "rejected"} if pair is first else pair for pair in pairs]
     lines = [json.dumps(pair, ensure_ascii=False) for pair in labelled]
     (tmp_path / "preferences.jsonl").write_text("\n".join(lines), encoding="utf-8")
     monkeypatch.setattr(build, "FOLDER", tmp_path)
     build.main()
     rows = [row for name in SPLITS for row in read(tmp_path / f"{name}.jsonl")]
-    assert {row["id"]: row.get("label_2") for row in rows}[pairs[0]["id"]] == "rejected"
+    assert {row["id"]: row.get("label_2") for row in rows}[first["id"]] == "rejected"
     assert sorted(row["id"] for row in rows) == [pair["id"] for pair in pairs]
 
 
@@ -159,13 +162,27 @@ def test_the_card_states_the_sizes(pairs: list[dict], card: str) -> None:
     assert high <= 40
 
 
+def test_the_card_states_the_second_reading(pairs: list[dict], card: str) -> None:
+    read_twice = [pair for pair in pairs if "label_2" in pair]
+    chosen = sum(pair["label_2"] == "chosen" for pair in read_twice)
+    named = sum(pair["broken_2"] == pair["broken"] for pair in read_twice)
+    kappa = cohen_kappa_score(*([pair[key] for pair in read_twice] for key in ("broken", "broken_2")))
+    assert len(read_twice) == 100
+    assert {pair["label_2"] for pair in read_twice} <= set(SIDES)
+    assert f"It named our `chosen` {chosen} times of {len(read_twice)}" in card
+    assert f"our rule {named} times of {len(read_twice)}" in card
+    assert f"Cohen's kappa {kappa:.3f}" in card
+    assert "a language model too" in card
+
+
 # -- rows -----------------------------------------------------------------------------------------
 
 
 def test_rows_are_well_formed(pairs: list[dict]) -> None:
     assert [pair["id"] for pair in pairs] == [f"p{i:03d}" for i in range(1, len(pairs) + 1)]
     for pair in pairs:
-        assert [name for name in pair if name != "label_2"] == COLUMNS
+        assert [name for name in pair if name not in SECOND] == COLUMNS
+        assert [name for name in pair if name in SECOND] in ([], SECOND)
         roles = [turn["role"] for turn in pair["prompt"]]
         turns = roles[1:] if roles[0] == "system" else roles
         assert turns in (["user"], ["user", "assistant", "user"])
@@ -180,15 +197,17 @@ def test_rows_are_well_formed(pairs: list[dict]) -> None:
         assert pair["longer"] == by_sign[int(np.sign(words[0] - words[1]))]
 
 
-def test_facts_stand_in_the_prompt(pairs: list[dict]) -> None:
+def test_facts_stand_in_the_prompt(pairs: list[dict], rules: ModuleType) -> None:
     for pair in pairs:
         system = " ".join(told(pair, "system"))
-        assert all(value in system for value in pair["facts"].values())
+        facts = rules.told_facts(pair)
+        assert pair["facts"] == [{"name": name, "value": facts[name]} for name in facts]
+        assert all(value in system for value in facts.values())
         if pair["answerable"]:
-            assert pair["asked"] in pair["facts"]
+            assert pair["asked"] in facts
         elif pair["answerable"] is False:
             assert pair["asked"]
-            assert pair["asked"] not in pair["facts"]
+            assert pair["asked"] not in facts
         own = {True: ["knows"], False: ["admits"]}
         refusal = ["refuses"] if "refuses" in pair["rules"] else []
         assert pair["rules"] == own.get(pair["answerable"], refusal) + EVERYWHERE

@@ -162,7 +162,7 @@ def test_a_part_of_the_bootstrap_is_small(task, monkeypatch):
 
 
 @given(data=st.data(), n_labels=st.integers(2, 40), positive=st.integers(0, 1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_score_and_resample_is_scikit_learns(data, n_labels, positive):
     numbers = st.integers(0, n_labels - 1)  # 31 and more labels are counted in sparse matrices
     pairs = data.draw(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=12))

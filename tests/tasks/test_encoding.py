@@ -131,6 +131,14 @@ def test_a_limit_below_one_is_refused(words, name, max_length):
     assert message(task.encode, rows(SHORT, SHORT), words, max_length=max_length) == expected
 
 
+@pytest.mark.parametrize("name", ["sequence-classification", "masked-lm", "token-classification"])
+def test_a_limit_below_the_special_tokens_is_refused(words, name):
+    """Tokenizers leave such rows as long as they are."""
+    assert message(ALL_TASKS[name].encode, rows(SHORT, SHORT), words, max_length=1) == (
+        "max_length is 1, and the special tokens of a row alone are more; choose a larger one."
+    )
+
+
 @pytest.mark.parametrize("name", ALL_TASKS)
 def test_the_tokenizer_is_called_by_the_batch(words, name):
     """As often for 40 rows as for 4: once or twice a column, never once a row."""

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, closest
-from ftkit.tasks.truncation import TruncationWarning
+from ftkit.tasks.truncation import TruncationWarning, check_cut
 
 SHOWN = 10  # problems that `raise_problems` writes out; looking for the closest tag takes time
 NO_TOKEN = -1  # the position of a word that has no token
@@ -111,10 +111,16 @@ def encode_words(rows: Sequence[Sequence[str]], tokenizer: Any, limit: int) -> d
         What the tokenizer gives, and ``positions``: for each word the place of its first token;
         -1 where it has none, since the row was cut before it or the tokenizer drops all its
         characters.
+
+    Raises
+    ------
+    FtkitError
+        The limit is below the number of special tokens.
     """
     begin = " " if _ids("a", tokenizer) != _ids(" a", tokenizer) else ""  # GPT-2's kind
     spaced = [[begin + word for word in words] for words in rows]
     encoded = tokenizer(spaced, is_split_into_words=True, truncation=True, max_length=limit)
+    check_cut(encoded["input_ids"], limit)
     positions = []
     for i, words in enumerate(rows):
         places = list(enumerate(encoded.word_ids(i)))
