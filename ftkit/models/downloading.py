@@ -1,5 +1,6 @@
 """Download one wheel with the user's own pip: their index, proxy and mirror."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -43,6 +44,8 @@ def download_wheel(
     ------
     FtkitError
         pip is missing, finds no such wheel, or broke off at every attempt.
+    OSError
+        The disk is full.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
@@ -62,16 +65,21 @@ def download_wheel(
         message = f"{requirement}: pip broke off at attempt {attempt} ({problem}); trying again"
         warnings.warn(FetchWarning(message), stacklevel=2)
         time.sleep(PAUSE_SECONDS)
+    if "No space left" in problem:
+        raise OSError(errno.ENOSPC, problem)
+    advice = "Connect to the network, set pip's index or proxy"
+    if "No module named pip" in problem:
+        advice = f"Run {sys.executable} -m ensurepip"
     raise FtkitError(
-        f"{requirement}: pip could not download it: {problem}. Connect to the network, set pip's "
-        f"index or proxy, or bring the wheel from elsewhere and name it with --from."
+        f"{requirement}: pip could not download it: {problem}. {advice}, or bring the wheel from "
+        f"elsewhere and name it with --from."
     )
 
 
 def _run_pip(command: list[str], folder: Path, show: Callable[[int], object]) -> str | None:
-    """Run pip, showing the bytes that it has written; return its complaint, None where all is well.
+    """Run pip, showing the bytes that have come; return its complaint, None where all is well.
 
-    Its temporary files lie in `folder` too: they are counted there, and go with it.
+    Its temporary files lie in `folder` too: they are seen there, and go with it.
     """
     report, scratch = folder / "report.txt", folder / "scratch"
     scratch.mkdir()
@@ -83,7 +91,7 @@ def _run_pip(command: list[str], folder: Path, show: Callable[[int], object]) ->
         try:
             while process.poll() is None:
                 time.sleep(0.1)
-                show(_size(folder))
+                show(_largest(folder))
         finally:
             process.kill()  # after Ctrl-C; nothing where it has ended
             process.wait()
@@ -94,11 +102,12 @@ def _run_pip(command: list[str], folder: Path, show: Callable[[int], object]) ->
     return (errors or lines or [f"exit status {process.returncode}"])[-1].strip().rstrip(".")
 
 
-def _size(folder: Path) -> int:
-    total = 0
+def _largest(folder: Path) -> int:
+    """Return the size of the largest file: the wheel, wherever pip has it just now."""
+    sizes = [0]
     for path in folder.rglob("*"):
         try:
-            total += path.stat().st_size
+            sizes.append(path.stat().st_size)
         except FileNotFoundError:  # pip moved it meanwhile
             continue
-    return total
+    return max(sizes)

