@@ -17,10 +17,8 @@ from transformers import (
 
 from ftkit.tasks import TASKS
 
-WORDS = (
-    "the soup room film song walk was is fine lovely great warm awful cold poor dull today Ann "
-    "Paris who where in lives and went to"
-).split()
+TEXT = "the soup room film song walk was is fine lovely great warm awful cold poor dull today"
+WORDS = f"{TEXT} Ann Paris who where in lives and went to".split()
 SIZES = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 WIDE = {**SIZES, "intermediate_size": 48, "initializer_range": 0.2}
 ROBERTA = {**WIDE, "max_position_embeddings": 50, "pad_token_id": 1}
@@ -60,7 +58,10 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {  # its tokenizer's kind
         },
     ),
     "mpnet": ("roberta", {**ROBERTA, "bos_token_id": 0, "eos_token_id": 2}),
-    "modernbert": ("bert", {**WIDE, "pad_token_id": 0, "global_attn_every_n_layers": 2, "local_attention": 8}),
+    "modernbert": (
+        "bert",
+        {**WIDE, "pad_token_id": 0, "global_attn_every_n_layers": 2, "local_attention": 8},
+    ),
     "xlnet": ("xlnet", {"vocab_size": 96, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}),
     "funnel": (
         "bert",
@@ -156,7 +157,10 @@ def tasks_of(name: str) -> list[str]:
 
 
 def make_checkpoint(name: str, task: str, folder: Path, **options: object) -> Path:
-    """Save a random model and a tokenizer as a hub repository holds them: with a pretrained head."""
+    """Save a random model and a tokenizer as a hub repository holds them.
+
+    A language model has its head; another task finds the body alone.
+    """
     torch.manual_seed(0)
     kind = TASKS[task]
     make: Callable = (AutoModel if kind.new_head else kind.auto_model).from_config

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from ftkit.errors import FtkitError, StoppedError
 from ftkit.evaluation.reports import evaluate
 from ftkit.models.frozen import FrozenLayers, find_frozen_layers
+from ftkit.models.parameters import kept_modes
 from ftkit.paths import CHECKPOINTS
 from ftkit.training import distributed
 from ftkit.training.checkpoints import newest_checkpoint, write_checkpoint
@@ -55,7 +56,7 @@ def train(
     Parameters
     ----------
     model : PreTrainedModel or PeftModel
-        Trained in place.
+        Trained in place, and left in the mode it came in: train or eval.
     encoded : DatasetDict
         From ``task.encode``. Without a ``validation`` split the last weights are kept.
     task : Task
@@ -87,7 +88,7 @@ def train(
     if run.frozen and split is not None:
         frozen = find_frozen_layers(model, split, run.parameters(), bf16=run.bf16)
     awaited = (signal.SIGTERM, signal.SIGINT) if folder else ()
-    with hold(*awaited) as received, _progress(run) as bar:
+    with kept_modes(model), hold(*awaited) as received, _progress(run) as bar:
         for step in run:
             history.steps.append(step)
             bar.update()
