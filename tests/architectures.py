@@ -17,34 +17,8 @@ from transformers import (
 
 from ftkit.tasks import TASKS
 
-WORDS = [
-    "the",
-    "soup",
-    "room",
-    "film",
-    "song",
-    "walk",
-    "was",
-    "is",
-    "fine",
-    "lovely",
-    "great",
-    "warm",
-    "awful",
-    "cold",
-    "poor",
-    "dull",
-    "today",
-    "Ann",
-    "Paris",
-    "who",
-    "where",
-    "in",
-    "lives",
-    "and",
-    "went",
-    "to",
-]
+TEXT = "the soup room film song walk was is fine lovely great warm awful cold poor dull today"
+WORDS = f"{TEXT} Ann Paris who where in lives and went to".split()
 SIZES = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 WIDE = {**SIZES, "intermediate_size": 48, "initializer_range": 0.2}
 ROBERTA = {**WIDE, "max_position_embeddings": 50, "pad_token_id": 1}
@@ -183,7 +157,10 @@ def tasks_of(name: str) -> list[str]:
 
 
 def make_checkpoint(name: str, task: str, folder: Path, **options: object) -> Path:
-    """Save a random model and a tokenizer as a hub repository holds them: with a pretrained head."""
+    """Save a random model and a tokenizer as a hub repository holds them.
+
+    A language model has its head; another task finds the body alone.
+    """
     torch.manual_seed(0)
     kind = TASKS[task]
     make: Callable = (AutoModel if kind.new_head else kind.auto_model).from_config

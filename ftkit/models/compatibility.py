@@ -66,7 +66,7 @@ def check_causal(source: str, task: Task, model: PreTrainedModel) -> None:
     """
     if task.auto_model is not AutoModelForCausalLM:
         return
-    size = model.get_input_embeddings().num_embeddings  # type: ignore[union-attr]
+    size = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
     ids = torch.arange(2 * TOKENS_OF_PROOF).view(2, -1) % size
     ids[1, :-1] = ids[0, :-1]
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :-1]
@@ -152,7 +152,8 @@ def pad_left(model: PreTrainedModel) -> None:
     Batches are padded on the right; each row is turned until its padding stands on the left, as
     the tokenizer of such a model pads.
     """
-    if hasattr(model, "sequence_summary") and model.sequence_summary.summary_type == "last":
+    summary: Any = getattr(model, "sequence_summary", None)
+    if summary is not None and summary.summary_type == "last":
         model.register_forward_pre_hook(_turn_rows, with_kwargs=True)
 
 

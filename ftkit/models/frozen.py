@@ -125,7 +125,7 @@ class FrozenLayers:
 
     def _store(self, rows: Sequence[int], output: Any) -> None:
         self._tuple_size = len(output) if isinstance(output, tuple) else 0
-        hidden = output[0] if self._tuple_size else output  # (batch, longest, hidden_size)
+        hidden: Any = output[0] if self._tuple_size else output  # (batch, longest, hidden_size)
         if not len(self.outputs):
             self.outputs = _allocate((self.starts[-1], hidden.shape[-1]), hidden.dtype)
         for row, states in zip(rows, hidden.cpu(), strict=True):

@@ -34,8 +34,8 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     """
     if _has_decoder(model):
         raise FtkitError(
-            f"{type(without_lora(model)).__name__} has two lists of layers, an encoder's and a decoder's, so "
-            f"none is the top of all. Name parameters by patterns, such as "
+            f"{type(without_lora(model)).__name__} has two lists of layers, an encoder's and a "
+            f"decoder's, so none is the top of all. Name parameters by patterns, such as "
             f'["*decoder.layers.2.*"], and give all layers one learning rate.'
         )
     names = {id(module): name for name, module in model.named_modules()}

@@ -194,7 +194,8 @@ def _check_sizes(source: str, task: Task, model: PreTrainedModel, wrong: set[str
     if body:
         raise FtkitError(
             f"{source}: {len(body)} weights have other shapes than config.json says, such as "
-            f"{body[0]}; expected {shapes.get(body[0])}. Is it a checkpoint of another architecture?"
+            f"{body[0]}; expected {shapes.get(body[0])}. Is it a checkpoint of another "
+            f"architecture?"
         )
     if wrong:
         warnings.warn(

@@ -66,11 +66,12 @@ def add_lora(
     """
     body = _linear_layers(model)
     new_head = set() if model.get_output_embeddings() else head_parameters(model)
+    chosen = target_modules if isinstance(target_modules, str) else list(target_modules or body)
     config = peft.LoraConfig(
         r=r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
-        target_modules=target_modules or body,
+        target_modules=chosen,
         modules_to_save=sorted({name.split(".")[0] for name in new_head}),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from ftkit.errors import FtkitError, StoppedError, closest
 from ftkit.evaluation.reports import make_report, predict
 from ftkit.models.frozen import FrozenLayers, find_frozen_layers
+from ftkit.models.parameters import kept_modes
 from ftkit.paths import CHECKPOINTS
 from ftkit.tasks import Task
 from ftkit.training import distributed
@@ -97,7 +98,6 @@ def train(
         The checkpoint is of another run, the disk is full, or there is no such metric.
     """
     config = config or TrainingConfig()
-    modes = [(module, module.training) for module in model.modules()]
     run = TrainingRun(model, encoded["train"], config, task=task)
     validator = _Validator(run, task, encoded.get("validation"))
     history, best = History(), {}
@@ -106,7 +106,8 @@ def train(
     if saved and resume:
         best = _resume(run, history, saved, validator)
     awaited = (signal.SIGTERM, signal.SIGINT) if saved else ()
-    with defer_signals(*awaited) as received, TrainingLog(folder, config) as log:
+    logs = TrainingLog(folder, config)
+    with kept_modes(model), defer_signals(*awaited) as received, logs as log:
         if not history.steps:
             best = validator.validate(history, epoch=0) or best
         for step in _with_progress(run):
@@ -126,8 +127,6 @@ def train(
         for name, parameter in model.named_parameters():
             if name in best:
                 parameter.copy_(best[name])
-    for module, training in modes:
-        module.training = training
     validator.tell_in_vain(history)
     return history
 

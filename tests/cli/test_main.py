@@ -89,6 +89,35 @@ def bad(run, tmp_path, *args) -> str:
     return err.split(f"ftkit {args[0]}: ")[-1].rstrip("\n")  # progress bars may stand before
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--task", "masked-lm", "--checkpoint", "tiny-stories-gpt"), "has no head for masked-lm"),
+        (("--task", "seq2seq", "--checkpoint", "minilm"), "has no head for seq2seq"),
+        (("--checkpoint", "tiny-en-zh"), "has no head for sequence-classification"),
+        (("--task", "causal-lm", "--checkpoint", "tiny-bert-zh"), "looks ahead"),
+        (("--task", "causal-lm", "--tune", "head"), 'Cannot tune "head": GPT2LMHeadModel has no'),
+    ],
+)
+def test_what_a_checkpoint_cannot_do_is_refused_in_one_line(run, tmp_path, options, expected):
+    rows = [
+        {"text": f"the soup {i}", "label": "ab"[i % 2], "other": f"a song {i}"} for i in range(6)
+    ]
+    path = write_csv(tmp_path / "data" / "train.csv", rows).parent
+    columns = ("text", "other") if "seq2seq" in options else ("text",)
+    command = ("train", "--data", path, "--output", tmp_path / "out", "--text-columns", *columns)
+    text = bad(run, tmp_path, *command, *options)
+    assert expected in text
+    assert "\n" not in text
+
+
+def test_what_cannot_be_tuned_is_refused_before_rows_are_encoded(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(ftkit.CausalLM, "encode", lambda *_, **__: pytest.fail("encoded"))
+    path = write_csv(tmp_path / "data" / "train.csv", [{"text": "the soup"}] * 3).parent
+    command = ("train", "--data", path, "--output", tmp_path / "out", "--task", "causal-lm")
+    assert 'Cannot tune "head"' in bad(run, tmp_path, *command, "--tune", "head")
+
+
 def test_bad_input_writes_nothing(run, train, folder, tmp_path):
     write = (folder / "train.csv").write_text
     write("text,lable\nfine,good\ncold,bad\n")

@@ -166,7 +166,9 @@ def test_the_card_states_the_second_reading(pairs: list[dict], card: str) -> Non
     read_twice = [pair for pair in pairs if "label_2" in pair]
     chosen = sum(pair["label_2"] == "chosen" for pair in read_twice)
     named = sum(pair["broken_2"] == pair["broken"] for pair in read_twice)
-    kappa = cohen_kappa_score(*([pair[key] for pair in read_twice] for key in ("broken", "broken_2")))
+    kappa = cohen_kappa_score(
+        *([pair[key] for pair in read_twice] for key in ("broken", "broken_2"))
+    )
     assert len(read_twice) == 100
     assert {pair["label_2"] for pair in read_twice} <= set(SIDES)
     assert f"It named our `chosen` {chosen} times of {len(read_twice)}" in card
