@@ -15,10 +15,10 @@ from ftkit.data.columns import check_texts, guess_text_columns
 from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, raise_problems
 from ftkit.tasks.base import Task
+from ftkit.tasks.generation import MAX_NEW_TOKENS, generate
 from ftkit.tasks.truncation import LENGTH
 
 IGNORED = -100  # the label of a token that the loss leaves out
-MAX_NEW_TOKENS = 256  # fewer where the model has fewer positions left
 KNOWN_TEXTS = (("completion",), ("text",), ("story", "moral"), ("story",))
 KNOWN_PROMPTS = ("prompt", "title")
 STORIES = {"story", "completion"}
@@ -97,6 +97,8 @@ class CausalLM(LanguageModel):
         What the model learns to write.
     prompt_columns : tuple of str
         What it is given.
+    max_new_tokens : int
+        The most that `ftkit.predict` adds to a prompt.
 
     Examples
     --------
@@ -106,6 +108,7 @@ class CausalLM(LanguageModel):
 
     text_columns: tuple[str, ...]
     prompt_columns: tuple[str, ...] = ()
+    max_new_tokens: int = MAX_NEW_TOKENS
 
     name: ClassVar[str] = "causal-lm"
     auto_model: ClassVar[Any] = AutoModelForCausalLM
@@ -115,6 +118,8 @@ class CausalLM(LanguageModel):
     def __post_init__(self) -> None:
         if not self.text_columns or set(self.text_columns) & set(self.prompt_columns):
             raise FtkitError(f'"{self.describe()}": expected columns to learn, none of them given.')
+        if self.max_new_tokens < 1:
+            raise FtkitError(f"max_new_tokens is {self.max_new_tokens}; expected 1 or more.")
 
     @classmethod
     def _infer(cls, train: Dataset, options: dict[str, Any]) -> Self:
@@ -216,17 +221,7 @@ class CausalLM(LanguageModel):
             inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
             logits = model(**inputs).logits[:, :-1]  # the last one predicts what is not there
             return list(token_counts(logits, batch["labels"][:, 1:]))
-        added, positions = [], getattr(model.config, "max_position_embeddings", 10**9)
-        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
-            ids = ids[None, : int(mask.sum())]  # one at a time: a prompt must not end in padding
-            whole = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=min(MAX_NEW_TOKENS, positions - ids.shape[1]),
-                pad_token_id=model.config.pad_token_id or 0,
-            )
-            added.append(whole[0, ids.shape[1] :].cpu().numpy())
-        return added
+        return generate(model, batch, self.max_new_tokens)
 
     def decode(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
         """Return the text that the model added to each."""
