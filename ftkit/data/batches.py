@@ -17,7 +17,7 @@ BUCKET_BATCHES = 50  # sort by length within this many batches; the field's usua
 EVALUATION_BATCH_SIZE = 64
 CHUNK = 10_000  # rows whose columns are looked at together
 PADDING = {"labels": -100, "rejected_labels": -100}  # what the loss ignores; other columns: 0
-MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels")
+MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "labels")
 SPAN_COLUMNS = ("start_positions", "end_positions")  # the labels of a question's answer
 PAIR_COLUMNS = (  # the other answer of a preference, and what the reference thinks of both
     *("rejected_input_ids", "rejected_attention_mask", "rejected_labels"),

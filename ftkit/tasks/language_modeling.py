@@ -194,6 +194,18 @@ class CausalLM(LanguageModel):
         raise_problems([f"text {i}: {n} tokens came; expected 1 to {limit - 1}." for i, n in wrong])
         return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
 
+    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Return the mean cross-entropy of each token after the first, in nats.
+
+        Computed here, as some models (`BartForCausalLM`) compare each token with itself.
+        """
+        logits = next_token_logits(model, batch)
+        return cross_entropy(logits.flatten(0, 1).float(), batch["labels"][:, 1:].flatten())
+
+    def count_labels(self, batch: Batch) -> int:
+        """Count the labels that are predicted: no first token is."""
+        return int((batch["labels"][:, 1:] != IGNORED).sum())
+
     def _prompt_ids(self, columns: Sequence[Sequence[str]], tokenizer: Any) -> list[list[int]]:
         lines = ["".join(f"{text}\n" for text in row) for row in zip(*columns, strict=True)]
         return _ids(lines, tokenizer) if lines else []
@@ -218,14 +230,25 @@ class CausalLM(LanguageModel):
         Greedily, unless ``model.generation_config``, saved with the model, says ``do_sample``.
         """
         if "labels" in batch:
-            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-            logits = model(**inputs).logits[:, :-1]  # the last one predicts what is not there
+            logits = next_token_logits(model, batch)
             return list(token_counts(logits, batch["labels"][:, 1:]))
         return generate(model, batch, self.max_new_tokens)
 
     def decode(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
         """Return the text that the model added to each."""
         return [(tokenizer.decode(ids, skip_special_tokens=True),) for ids in outputs]
+
+
+def next_token_logits(model: Any, batch: Batch) -> torch.Tensor:
+    """Return the logits for each token after the first, (batch, seq_len - 1, vocab_size).
+
+    Rows that were packed (`ftkit.data.pack`) are kept apart by their positions, which transformers
+    looks at only where no cache of keys and values is made.
+    """
+    inputs: dict[str, Any] = {n: tensor for n, tensor in batch.items() if n != "labels"}
+    if "position_ids" in batch:
+        inputs["use_cache"] = False
+    return model(**inputs).logits[:, :-1]  # the last one predicts what is not there
 
 
 def check_end(tokenizer: Any) -> None:

@@ -70,8 +70,7 @@ def test_the_loss_begins_at_ln_2_and_is_the_papers_formula(encoded, tokenizer):
     hand = []
     for row in rows["train"]:
         gains = [
-            by_hand(model, row[f"{side}input_ids"], row[f"{side}labels"])
-            - row[f"ref_{name}_logps"]
+            by_hand(model, row[f"{side}input_ids"], row[f"{side}labels"]) - row[f"ref_{name}_logps"]
             for side, name in (("", "chosen"), ("rejected_", "rejected"))
         ]
         hand.append(-logsigmoid(0.3 * (gains[0] - gains[1])))
