@@ -214,8 +214,8 @@ def _lines(row: Any, tokenizer: Any, task: Any, special: set[int]) -> list[Line]
             line("source: ", ids, [None] * len(ids)),
             line("target: ", target, [""] * len(target)),
         ]
-    tagged = task is not None and task.name == "token-classification"
-    names = task.labels if tagged else None
+    tagged = getattr(task, "name", "") == "token-classification"
+    names = getattr(task, "labels", None) if tagged else None
     notes = mask(ids, labels)
     if names is not None:
         notes = [None if n is None else str(names[x]) for n, x in zip(notes, labels, strict=True)]

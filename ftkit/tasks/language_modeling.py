@@ -210,19 +210,6 @@ class CausalLM(LanguageModel):
         lines = ["".join(f"{text}\n" for text in row) for row in zip(*columns, strict=True)]
         return _ids(lines, tokenizer) if lines else []
 
-    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Return the mean cross-entropy of each token after the first, in nats.
-
-        Computed here, as some models (`BartForCausalLM`) compare each token with itself.
-        """
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        logits = model(**inputs).logits[:, :-1]
-        return cross_entropy(logits.flatten(0, 1).float(), batch["labels"][:, 1:].flatten())
-
-    def count_labels(self, batch: Batch) -> int:
-        """Count the labels that are predicted: no first token is."""
-        return int((batch["labels"][:, 1:] != IGNORED).sum())
-
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Sequence[np.ndarray]:
         """Return each row's counts; of rows without labels, the tokens that the model adds.
