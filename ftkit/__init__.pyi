@@ -29,9 +29,11 @@ from .models.parameters import parameter_groups as parameter_groups
 from .models.parameters import set_trainable as set_trainable
 from .models.saving import load_saved as load_saved
 from .models.saving import save_pretrained as save_pretrained
+from .tasks.chat import Chat as Chat
 from .tasks.classification import SequenceClassification as SequenceClassification
 from .tasks.language_modeling import CausalLM as CausalLM
 from .tasks.masked import MaskedLM as MaskedLM
+from .tasks.preference import Preference as Preference
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
 from .tasks.seq2seq import Seq2Seq as Seq2Seq
 from .tasks.token_classification import TokenClassification as TokenClassification
