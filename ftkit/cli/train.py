@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 
 import ftkit
 from ftkit.models.saving import TASK_FILE, check_output_dir
-from ftkit.paths import CHECKPOINTS
+from ftkit.paths import CHECKPOINTS, TRAINING_LOG
 from ftkit.tasks import Task, find_task
 from ftkit.training import distributed
-from ftkit.training.log import TrainingLog
+from ftkit.training.log import write_log
 
 COLUMN_OPTIONS = ("text_columns", "label_column", "prompt_columns")
 
@@ -129,7 +129,7 @@ def _train(args: argparse.Namespace, config: ftkit.TrainingConfig) -> None:
         model.load_state_dict(weights)
     record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
     ftkit.save_pretrained(args.output, model, tokenizer, task, overwrite=True, record=record)
-    TrainingLog(args.output, dataclasses.replace(config, report_to="none")).write(history)
+    write_log(args.output / TRAINING_LOG, history)
     if history.best_epoch is not None:
         _print_verdict(history, task, encoded["validation"])
     print(f"saved in {args.output}")
