@@ -49,8 +49,8 @@ def transfers(monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"fp16": True}, {"optim": "sgd"}])
 def test_the_numbers_are_read_once_an_interval(model, encoded, transfers, options):
     """Seven steps an epoch, three an interval: at 3, 6, 7, 9, 12 and 14, and never in between."""
-    model.config._attn_implementation = "eager"  # SDPA's mask is looked at by transformers itself
-    run = late(model, encoded["train"], logging_steps=3, **options)
+    rows = encoded["train"].remove_columns("attention_mask")  # transformers looks at each mask
+    run = late(model, rows, logging_steps=3, **options)
     if "optim" in options:
         run.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, fused=True)
         run.seek(0)
@@ -154,11 +154,11 @@ class TestHalfPrecision:
 
     def test_an_overflow_skips_the_update_and_lowers_the_scale(self, model, encoded):
         run = ftkit.TrainingRun(model, encoded["train"], config(fp16=True))
-        run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+        run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22)
         before = weights(model)
         assert not math.isfinite(next(run).grad_norm)
         assert largest_difference(before, weights(model)) == 0
-        assert run.scaler.get_scale() == 2.0**39
+        assert run.scaler.get_scale() == 2.0**21
         consume(run)
         assert largest_difference(before, weights(model)) > 0
 
@@ -179,7 +179,7 @@ class TestHalfPrecision:
     def test_a_resumed_run_knows_the_scale(self, model, encoded):
         other, options = copy.deepcopy(model), config(fp16=True)
         run = ftkit.TrainingRun(model, encoded["train"], options)
-        run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+        run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22)
         consume(run, steps=4)
         state = copy.deepcopy(run.state_dict())
         consume(run)
