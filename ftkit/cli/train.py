@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ftkit
 from ftkit.cli.main import show_warning
-from ftkit.paths import CHECKPOINTS, TASK_FILE
+from ftkit.paths import CHECKPOINTS, TASK_FILE, TRAINING_LOG
 from ftkit.tasks.names import TASK_NAMES
 from ftkit.training.config import CHOICES, TrainingConfig
 
@@ -213,8 +213,7 @@ def _train(args: argparse.Namespace, config: TrainingConfig) -> None:
         model.load_state_dict(weights)
     record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
     ftkit.save_pretrained(args.output, model, tokenizer, task, overwrite=True, record=record)
-    quiet = dataclasses.replace(config, report_to="none")
-    ftkit.training.TrainingLog(args.output, quiet).write(history)
+    ftkit.training.write_log(args.output / TRAINING_LOG, history)
     if history.best_epoch is not None:
         _print_verdict(history, task, encoded["validation"])
     print(f"saved in {args.output}")

@@ -201,7 +201,7 @@ def _to_tensor(
     lengths, numbers = _lengths(values), _wide(values.flatten())
     longest = int(lengths.max())
     padded = -(-longest // multiple) * multiple
-    padded = max(longest, min(padded, most or padded))
+    padded = max(longest, min(padded, padded if most is None else most))
     filled = np.full((len(values), padded), fill, dtype=numbers.dtype)
     filled[np.arange(padded) < lengths[:, None]] = numbers
     return torch.from_numpy(filled)
