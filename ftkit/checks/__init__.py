@@ -319,12 +319,8 @@ def _judge(
 
 
 def _show(value: Any) -> str:
-<<<<<<< HEAD
-    return np.array2string(array(value), precision=4, threshold=20, separator=", ")
-=======
     found = array(value)
     return f"{float(found):.4g}" if found.ndim == 0 else np.array2string(found, precision=4)
->>>>>>> wt-checks
 
 
 @dataclass(frozen=True)
