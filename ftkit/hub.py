@@ -1,7 +1,8 @@
 """Ask the Hugging Face hub about a repository, quickly, before a long download begins."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils._http import default_client_factory
+from huggingface_hub.utils import _http
 
 from ftkit.errors import FtkitError
 
@@ -56,15 +57,28 @@ def _send(send: Callable[..., httpx2.Response], request: httpx2.Request, **optio
         raise OfflineModeIsEnabled(f"{host} {_problem(error)}. {ADVICE}") from error
 
 
-def _client() -> httpx2.Client:
-    client = default_client_factory()
-    client.send = partial(_send, client.send)  # type: ignore[method-assign]
-    return client
+@contextmanager
+def time_limits() -> Iterator[None]:
+    """Let no request of huggingface_hub wait for ever, in this block or decorated function alone.
+
+    The client that the process had before, with its proxy and certificates, does the work, and is
+    the process's own again afterwards.
+    """
+    factory = _http._GLOBAL_CLIENT_FACTORY
+
+    def limited() -> httpx2.Client:
+        client = factory()
+        client.send = partial(_send, client.send)  # type: ignore[method-assign]
+        return client
+
+    set_client_factory(limited)
+    try:
+        yield
+    finally:
+        set_client_factory(factory)
 
 
-set_client_factory(_client)
-
-
+@time_limits()
 def cached_names(repo_id: str, repo_type: RepoType, revision: str | None = None) -> list[str]:
     """List the files of a repository that this machine holds in its hub cache; often not all."""
     try:
@@ -80,6 +94,7 @@ def cached_names(repo_id: str, repo_type: RepoType, revision: str | None = None)
     return [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*")]
 
 
+@time_limits()
 def file_names(repo_id: str, repo_type: RepoType, revision: str | None = None) -> list[str]:
     """List the files of a hub repository, or fail within seconds and say why.
 

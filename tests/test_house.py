@@ -1,8 +1,10 @@
 """The house keeps its own rules: imports go down, functions are short, two files agree."""
 
 import ast
+import importlib.metadata
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -71,7 +73,7 @@ def test_conda_takes_everything_from_pyproject():
     assert python == "python" + project["requires-python"]
     assert (pip, packages) == (
         "pip",
-        {"pip": ["--constraint constraints.txt", "--editable .[test]"]},
+        {"pip": ["--constraint constraints.txt", "--editable .[course,test]"]},
     )
 
 
@@ -80,16 +82,43 @@ def test_every_dependency_is_pinned_within_its_range():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     pins = {canonicalize_name(name): version for name, version in pins.items()}
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["course"], *extras["test"]]
     for requirement in map(Requirement, wanted):
         pin = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pin, prereleases=True), requirement
     assert pins["torch"] == "2.13.0"
 
 
+def test_whatever_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = [*project["dependencies"], *extras["course"], *extras["test"]]
+    declared = {canonicalize_name(Requirement(text).name) for text in named}
+    packages = importlib.metadata.packages_distributions()
+    for path in FILES:
+        trees = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        names = {n.module for n in trees if isinstance(n, ast.ImportFrom) and n.module}
+        trees = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        names |= {a.name for n in trees if isinstance(n, ast.Import) for a in n.names}
+        for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"ftkit"}:
+            assert {canonicalize_name(name) for name in packages[top]} & declared, (path, top)
+
+
 def test_the_readme_names_the_test_command_that_ci_runs():
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert re.search(r"^make test", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_every_way_to_set_up_fetches_the_models():
+    makefile, environment, readme = (
+        (ROOT / name).read_text(encoding="utf-8")
+        for name in ("Makefile", "environment.yml", "README.md")
+    )
+    assert "--editable" in makefile.split("$(BIN)/ftkit fetch")[0]
+    assert "conda activate ftkit; ftkit fetch" in environment
+    assert ".venv/bin/ftkit fetch" in readme
+    assert "conda activate ftkit\nftkit fetch" in readme
 
 
 def test_the_readme_shows_the_recorded_study():

@@ -1,5 +1,6 @@
 """The way to the hub and back, with the real client and a hub of our own on 127.0.0.1."""
 
+import functools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import get_session, hf_hub_download
 from safetensors.torch import load_file
 from transformers import BertForMaskedLM
 
@@ -315,3 +316,16 @@ def test_code_of_a_data_set_is_refused(hub, run, train, folder, tmp_path):
     assert run(*train, "--data", "org/script") == (2, [text])
     assert hub.requests == ["GET /api/datasets/org/script"]
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_process_keeps_its_own_client_outside_our_calls(tmp_path):
+    before = get_session()
+    names = ftkit.hub.cached_names("nobody/nothing", "model")
+    assert names == []
+    after = get_session()
+    assert type(after.send) is type(before.send)  # a method, not the one with limits
+    with ftkit.hub.time_limits():
+        assert type(get_session().send) is functools.partial
+        with ftkit.hub.time_limits():
+            assert type(get_session().send) is functools.partial
+    assert type(get_session().send) is type(before.send)

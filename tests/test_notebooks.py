@@ -16,15 +16,15 @@ NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 EVERY = NOTEBOOKS + sorted((FOLDER / "solutions").glob("*.ipynb"))
 # helper → the notebook that builds it by hand; the same table stands in CONTRIBUTING.md
 BY_HAND = {
-    **dict.fromkeys(("train", "TrainingRun", "TrainingConfig", "evaluate", "save_pretrained"), 5),
-    **dict.fromkeys(("set_trainable", "count_parameters"), 6),
-    **dict.fromkeys(("parameter_groups", "add_lora", "merge_lora"), 7),
-    **dict.fromkeys(("compare", "find_leaks", "remove_leaks"), 8),
-    "CausalLM": 9,
-    "TokenClassification": 10,
-    "QuestionAnswering": 11,
-    "MaskedLM": 12,
-    "Seq2Seq": 13,
+    **dict.fromkeys(("train", "TrainingRun", "TrainingConfig", "evaluate", "save_pretrained"), 6),
+    **dict.fromkeys(("set_trainable", "count_parameters"), 7),
+    **dict.fromkeys(("parameter_groups", "add_lora", "merge_lora"), 8),
+    **dict.fromkeys(("compare", "find_leaks", "remove_leaks"), 9),
+    "CausalLM": 10,
+    "TokenClassification": 11,
+    "QuestionAnswering": 12,
+    "MaskedLM": 13,
+    "Seq2Seq": 14,
 }
 
 

@@ -36,8 +36,8 @@ def test_the_installed_wheel_works_elsewhere(wheel, tmp_path, checkpoint):
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*install, "--target", str(site), str(wheel)], check=True)
     code = """if True:
-        import runpy, ftkit, ftkit.cli.course
-        print(ftkit.__file__, len(ftkit.cli.course.find_notebooks([])))
+        import runpy, ftkit
+        print(ftkit.__file__, len(ftkit.cli.find_notebooks([])))
         runpy.run_module("ftkit", run_name="__main__")  # as python -m ftkit does
     """
     options = ["--num-train-epochs", "1", "--tune", "head", "--output", "out"]

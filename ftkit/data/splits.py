@@ -22,6 +22,7 @@ SPLIT_NAMES = {
 }
 
 
+@hub.time_limits()
 def load_splits(source: str | Path, *, seed: int = 0) -> DatasetDict:
     """Load a data set with its splits.
 

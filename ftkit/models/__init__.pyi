@@ -1,5 +1,10 @@
+from . import fetching as fetching
 from .compatibility import PaddingWarning as PaddingWarning
 from .compatibility import position_limit as position_limit
+from .downloading import FetchWarning as FetchWarning
+from .fetching import FETCHED as FETCHED
+from .fetching import fetch as fetch
+from .fetching import locate_fetched as locate_fetched
 from .frozen import FrozenLayers as FrozenLayers
 from .frozen import FrozenLayersWarning as FrozenLayersWarning
 from .frozen import count_frozen_layers as count_frozen_layers

@@ -15,6 +15,7 @@ from ftkit import hub
 from ftkit.devices import attention_for, best_device
 from ftkit.errors import FtkitError, closest
 from ftkit.models.compatibility import check_causal, check_head, fit_tokenizer, pad_left
+from ftkit.models.fetching import FETCHED, locate_fetched
 from ftkit.models.layers import head_parameters
 from ftkit.paths import bundled
 from ftkit.tasks import Task
@@ -43,6 +44,7 @@ class NewHeadWarning(UserWarning):
     """A checkpoint's own head does not fit the task, and another one begins at random."""
 
 
+@hub.time_limits()
 def load_pretrained(
     checkpoint: str | Path,
     task: Task,
@@ -57,7 +59,8 @@ def load_pretrained(
     Parameters
     ----------
     checkpoint : str or Path
-        A bundled name (``"minilm"``, ``"tiny-stories-gpt"``), a folder, or a hub id
+        A bundled name (``"minilm"``, ``"tiny-stories-gpt"``), a fetched one (``"smollm2"``,
+        ``"e5"``: see `ftkit.models.fetch`), a folder, or a hub id
         (``"google-bert/bert-base-uncased"``, or short ``"bert-base-uncased"``).
     task : Task
     revision : str, optional
@@ -74,7 +77,9 @@ def load_pretrained(
     tokenizer : PreTrainedTokenizerBase
         Its ``model_max_length`` is no more than the model's positions.
     model : PreTrainedModel
-        In float32, in eval mode.
+        In float32, in eval mode. Its ``newly_initialized`` names the parameters that the weights
+        lack, so that they begin at random: the head, and a pooler where the checkpoint (such as
+        ``"e5"``) holds none.
 
     Raises
     ------
@@ -121,6 +126,7 @@ def load_pretrained(
     pad_left(model)
     if getattr(model, "loss_type", "") is None:
         model.loss_type = "ForCausalLM"  # GPT-2's: transformers takes it too, and warns
+    task.adapt(model, tokenizer)
     return tokenizer, model
 
 
@@ -158,6 +164,7 @@ def _with_weights(
             logging.enable_progress_bar()
     _check_complete(source, task, model, info["missing_keys"], new_head)
     _check_sizes(source, task, model, {key for key, *_ in info["mismatched_keys"]})
+    model.newly_initialized = sorted(info["missing_keys"])
     return model
 
 
@@ -211,6 +218,8 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> str:
     name = str(checkpoint)
     if name in BUNDLED_MODELS:
         return _locate_bundled(name)
+    if name in FETCHED:
+        return locate_fetched(name)
     if name in own_models():
         return str(bundled("models") / name)
     if Path(name).is_dir():
@@ -221,7 +230,7 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> str:
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise FtkitError(
             f'"{name}" is no bundled model, no folder and no hub id. '
-            f"{closest(name, [*BUNDLED_MODELS, *own_models(), *SHORT_NAMES])}"
+            f"{closest(name, [*BUNDLED_MODELS, *FETCHED, *own_models(), *SHORT_NAMES])}"
         )
     try:
         files = hub.file_names(name, "model", revision)

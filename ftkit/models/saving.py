@@ -16,10 +16,9 @@ from ftkit.errors import FtkitError
 from ftkit.models.layers import without_lora
 from ftkit.models.loading import load_pretrained
 from ftkit.models.lora import merged_weights, unmerged_state_dict
-from ftkit.paths import CHECKPOINTS
+from ftkit.paths import CHECKPOINTS, TASK_FILE, TRAINING_LOG
 from ftkit.tasks import Task, task_from_dict
 
-TASK_FILE = "task.json"
 UNREADABLE = (  # what transformers raises where a config or a tokenizer is not of its form
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError),
     *(RecursionError, SafetensorError, StrictDataclassError, TypeError, ValueError),
@@ -110,14 +109,16 @@ def check_output_dir(output_dir: Path, *, overwrite: bool = False, resume: bool 
     if not output_dir.exists():
         return
     held = [path.name for path in output_dir.iterdir()] if output_dir.is_dir() else ["a file"]
-    if CHECKPOINTS in held and not (overwrite or resume):
+    begun = CHECKPOINTS in held or (TRAINING_LOG in held and TASK_FILE not in held)
+    if begun and not (overwrite or resume):
+        what = "checkpoints" if CHECKPOINTS in held else "the log"
         raise FtkitError(
-            f"{output_dir} holds checkpoints of a run that did not end. Go on with --resume, or "
+            f"{output_dir} holds {what} of a run that did not end. Go on with --resume, or "
             f"begin anew with --overwrite."
         )
-    if CHECKPOINTS not in held and not overwrite:
+    if not begun and not overwrite:
         raise FtkitError(f"{output_dir} exists. Choose another output, or say --overwrite.")
-    if TASK_FILE not in held and set(held) - {CHECKPOINTS}:
+    if TASK_FILE not in held and set(held) - {CHECKPOINTS, TRAINING_LOG}:
         raise FtkitError(
             f"{output_dir} was not written by ftkit (it holds no {TASK_FILE}), so it is not "
             f"overwritten. Choose another output."

@@ -1,11 +1,15 @@
 from .answers.spans import best_answers as best_answers
 from .base import Task as Task
+from .chat import Chat as Chat
 from .classification import SequenceClassification as SequenceClassification
 from .language_modeling import CausalLM as CausalLM
 from .masked import MaskedLM as MaskedLM
+from .preference import Preference as Preference
 from .question_answering import QuestionAnswering as QuestionAnswering
 from .registry import TASKS as TASKS
 from .registry import find_task as find_task
 from .registry import task_from_dict as task_from_dict
 from .seq2seq import Seq2Seq as Seq2Seq
 from .token_classification import TokenClassification as TokenClassification
+from .truncation import TruncationWarning as TruncationWarning
+from .truncation import length_limit as length_limit

@@ -27,7 +27,7 @@ RESULTS = RECIPE.parents[2] / "results" / "forgetting.json"
 GENTLE = {"learning_rate": 3e-4, "num_train_epochs": 3, "batch_size": 8, "warmup_steps": 0.1}
 HARSH = {"learning_rate": 3e-3, "num_train_epochs": 1, "batch_size": 4}
 OPENING = 60  # words: about as long as the stories of the notebook's own probe
-RUNS = {  # name: settings, number of fables; those of notebook 09
+RUNS = {  # name: settings, number of fables; those of notebook 10
     "fine-tuned": ({**GENTLE, "weight_decay": 0.1}, 200),
     "rate ten times as high": (HARSH, 64),
 }

@@ -83,7 +83,7 @@ def with_tuned_trainer(args: argparse.Namespace) -> Callable[[], object]:
 
 
 def with_plain_loop(args: argparse.Namespace) -> Callable[[], object]:
-    """The loop that notebook 05 begins with: float32, rows in random order."""
+    """The loop that notebook 06 begins with: float32, rows in random order."""
     tokenizer, model, dataset = load(args, "sdpa")
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=5e-5)
     device = best_device()

@@ -1,4 +1,4 @@
-"""The study behind notebook 04: what pretraining is worth, by number of training pairs.
+"""The study behind notebook 05: what pretraining is worth, by number of training pairs.
 
 Run ``python -m tests.benchmarks.transfer``. Four ways to learn `paraphrase` from some of its
 training pairs, three seeds each; a seed decides which pairs, too. Every finished run is kept, so

@@ -1,4 +1,4 @@
-"""The study behind notebook 07: eight ways to learn `paraphrase`, ten seeds each.
+"""The study behind notebook 08: eight ways to learn `paraphrase`, ten seeds each.
 
 Run ``python -m tests.benchmarks.tuning_methods``. Methods alternate within a seed, each run has a
 process of its own, and every finished run is kept, so that a stopped study goes on where it was.

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 import ftkit
-from ftkit.cli import course
+from ftkit.cli import notebooks as course
 from ftkit.cli.main import main
 
 BAR = "from tqdm.notebook import tqdm; print(sum(tqdm(range(3))))"
@@ -61,6 +61,19 @@ def test_updating_writes_tidy_outputs(notebooks, tmp_path):
     assert [cell.execution_count for cell in cells[1:]] == [1, 2, 3]
     assert cells[2].outputs[0].text == "…\n"
     assert [output.text for output in cells[3].outputs] == ["3\n"]
+
+
+def test_updating_keeps_ids_and_metadata(notebooks, tmp_path):
+    path = notebooks / "00_fine.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    kept = {"alt": "a line that falls", "slideshow": {"slide_type": "skip"}, "tags": ["long"]}
+    notebook.cells[1].metadata.update(**kept, execution={"iopub.status.busy": "now"})
+    ids = [cell.id for cell in notebook.cells]
+    nbformat.write(notebook, path)
+    assert main(["course", "00", "--update", "--output", str(tmp_path)]) == 0
+    cells = nbformat.read(path, as_version=4).cells
+    assert [cell.id for cell in cells] == ids
+    assert cells[1].metadata == kept
 
 
 def test_unknown_notebooks_get_the_closest_name(notebooks):

@@ -129,7 +129,7 @@ def test_frozen_layers_run_once(model, encoded, task):
         lambda _, inputs, output: seen.append(len(output[0]))
     )
     history = ftkit.train(model, encoded, task, config())
-    assert len(history.evaluations) == 3
+    assert len(history.evaluations) == 4  # before training, too
     proof = 2 * (2 + 2)
     assert sum(seen) == len(encoded["train"]) + len(encoded["validation"]) + proof
 
@@ -138,7 +138,7 @@ def test_kept_scores_are_those_of_evaluate(model, encoded, task):
     ftkit.set_trainable(model, "head")
     history = ftkit.train(model, encoded, task, config())
     report = ftkit.evaluate(model, encoded["validation"], task, n_resamples=0, bf16=False)
-    best = history.evaluations[history.best_epoch - 1]
+    best = history.evaluations[history.best_epoch]
     assert float(report.losses.mean()) == pytest.approx(best["loss"], abs=1e-6)
 
 
