@@ -151,9 +151,13 @@ def make_tokenizer(kind: str, **options: Any) -> PreTrainedTokenizerBase:
 
 
 def tasks_of(name: str) -> list[str]:
-    """Return the names of the tasks that transformers has a head of this architecture for."""
+    """Return the names of the tasks that transformers has a head of this architecture for.
+
+    Chat and preferences have the head of a causal language model, and tests of their own.
+    """
     config = type(make_config(name))
-    return [kind for kind, task in TASKS.items() if config in task.auto_model._model_mapping]
+    kinds = {k: task for k, task in TASKS.items() if k not in ("chat", "preference")}
+    return [kind for kind, task in kinds.items() if config in task.auto_model._model_mapping]
 
 
 def make_checkpoint(name: str, task: str, folder: Path, **options: object) -> Path:

@@ -8,6 +8,9 @@ from datasets import DatasetDict
 
 from ftkit.errors import FtkitError
 
+NO_LIMIT = 2**31 - 1  # where a tokenizer names none, transformers says 1e30: more than 64 bits
+    2**31 - 1
+)  # of a tokenizer that names none, transformers says 1e30: no integer of 64 bits
 LENGTH = "length"  # tokens of each row before the cut; `Task.encode` counts and drops this column
 
 
@@ -23,11 +26,12 @@ def length_limit(tokenizer: Any, max_length: int | None = None) -> int:
     FtkitError
         `max_length` is below 1.
     """
+    most = min(tokenizer.model_max_length, NO_LIMIT)
     if max_length is None:
-        return tokenizer.model_max_length
+        return most
     if max_length < 1:
         raise FtkitError(f"max_length is {max_length}; expected 1 or more.")
-    return min(max_length, tokenizer.model_max_length)
+    return min(max_length, most)
 
 
 def tokenize(
