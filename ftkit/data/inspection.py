@@ -145,7 +145,8 @@ def inspect(
             f"The rows hold {', '.join(split.column_names)}; expected encoded ones: "
             f"task.encode(splits, tokenizer)."
         )
-    special = set(tokenizer.all_special_ids)
+    added = tokenizer.added_tokens_decoder.items()
+    special = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
     tokens = supervised = longest = 0
     unsupervised, endless, shown = [], [], []
     for i, row in enumerate(split):

@@ -1,6 +1,7 @@
 from .answers.spans import best_answers as best_answers
 from .base import Task as Task
 from .chat import Chat as Chat
+from .chats.templates import unasked_text as unasked_text
 from .classification import SequenceClassification as SequenceClassification
 from .language_modeling import CausalLM as CausalLM
 from .masked import MaskedLM as MaskedLM
