@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from transformers import BertForSequenceClassification
 
 import ftkit
+from ftkit import atomic
 from ftkit.cli.main import main
-from ftkit.training import checkpoints
 from tests.conftest import tiny_config
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -78,7 +78,7 @@ def train(encoded_dir: Path, output_dir: Path) -> int:
 
 def train_and_die_in_a_save(encoded_dir: Path, output_dir: Path, flushes: int) -> int:
     """Train until so many files were flushed to the disk, and be killed right there."""
-    flush, seen = checkpoints._flush, []
+    flush, seen = atomic._flush, []
 
     def deadly(path: Path) -> None:
         seen.append(path)
@@ -86,7 +86,7 @@ def train_and_die_in_a_save(encoded_dir: Path, output_dir: Path, flushes: int) -
             os.kill(os.getpid(), signal.SIGKILL)
         flush(path)
 
-    checkpoints._flush = deadly
+    atomic._flush = deadly
     return train(encoded_dir, output_dir)
 
 
