@@ -212,8 +212,9 @@ def _train(args: argparse.Namespace, config: TrainingConfig) -> None:
         model = _tune(task.auto_model.from_config(model.config), args.tune, config.seed)
         model.load_state_dict(weights)
     record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
+    log = args.output.resolve() / TRAINING_LOG  # saving may replace the folder that we stand in
     ftkit.save_pretrained(args.output, model, tokenizer, task, overwrite=True, record=record)
-    ftkit.training.write_log(args.output / TRAINING_LOG, history)
+    ftkit.training.write_log(log, history)
     if history.best_epoch is not None:
         _print_verdict(history, task, encoded["validation"])
     print(f"saved in {args.output}")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ftkit.atomic import complete_or_invisible
 from ftkit.errors import FtkitError
+from ftkit.training import distributed
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -86,6 +87,34 @@ def newest_checkpoint(folder: Path) -> tuple[Path, Tensors, dict[str, Any]] | No
         except (OSError, ValueError, RecursionError, SafetensorError) as error:
             warnings.warn(f"{path} is skipped: {error}", CheckpointWarning, stacklevel=2)
     return None
+
+
+def save_run(run: Any, folder: Path, best: dict[str, torch.Tensor], **state: Any) -> None:
+    """Let the first process write all that a run depends on, and the others wait for it.
+
+    Parameters
+    ----------
+    run : TrainingRun
+    folder : Path
+    best : dict of torch.Tensor
+        Weights to keep beside those that the run has now.
+    **state
+        Anything JSON holds.
+    """
+    tensors, progress = run.state_dict()
+    tensors["best"] = distributed.gather(best)
+    if distributed.get_rank() == 0:
+        write_checkpoint(folder, run.step, tensors, {"progress": progress, **state})
+    distributed.barrier()
+
+
+def resume_run(run: Any, folder: Path) -> tuple[Path, Tensors, dict[str, Any]] | None:
+    """Let a run go on from the newest valid checkpoint; return it, or None where there is none."""
+    found = newest_checkpoint(folder)
+    if found:
+        _, tensors, state = found
+        run.load_state_dict(tensors, state.get("progress", {}))
+    return found
 
 
 def _read(path: Path) -> tuple[Path, Tensors, dict[str, Any]]:

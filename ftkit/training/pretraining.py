@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ftkit.paths import CHECKPOINTS
-from ftkit.training.checkpoints import newest_checkpoint, write_checkpoint
+from ftkit.training.checkpoints import resume_run, save_run
 from ftkit.training.config import TrainingConfig
 from ftkit.training.run import TrainingRun
 
@@ -81,26 +81,23 @@ def pretrain(
         gave; seconds count training only.
     """
     folder = Path(output_dir)
-    run, log = TrainingRun(model, dataset, config), []
-    found = newest_checkpoint(folder / CHECKPOINTS)
-    if found:
-        _, tensors, state = found
-        run.load_state_dict(tensors, state["progress"])
-        log = state["log"]
+    run = TrainingRun(model, dataset, config)
+    found = resume_run(run, folder / CHECKPOINTS)
+    log: list[dict[str, Any]] = found[2]["log"] if found else []
     every = config.save_steps or run.total_steps
-    seconds, losses, start = log[-1]["seconds"] if log else 0.0, [], time.perf_counter()
+    seconds, steps, start = log[-1]["seconds"] if log else 0.0, [], time.perf_counter()
     for step in run:
-        losses.append(step.loss)
+        steps.append(step)
         if step.step % every and step.step < run.total_steps:
             continue
+        run.read()
         seconds += time.perf_counter() - start
-        line = {"step": step.step, "seconds": round(seconds, 1), "loss": sum(losses) / len(losses)}
+        loss = sum(step.loss for step in steps) / len(steps)
+        line = {"step": step.step, "seconds": round(seconds, 1), "loss": loss}
         log.append({**line, **measure()})
-        tensors, progress = run.state_dict()
-        state = {"progress": progress, "log": log, "config": asdict(config)}
-        write_checkpoint(folder / CHECKPOINTS, step.step, tensors, state)
+        save_run(run, folder / CHECKPOINTS, {}, log=log, config=asdict(config))
         (folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in log))
-        losses, start = [], time.perf_counter()
+        steps, start = [], time.perf_counter()
     return log
 
 

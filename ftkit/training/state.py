@@ -62,7 +62,7 @@ def identity(
 ) -> dict[str, Any]:
     """Return what two halves of one run must share, for JSON: options, rows, model, what trains."""
     options = {k: v for k, v in asdict(config).items() if k not in FREE_TO_CHANGE}
-    data = {"the number of rows": len(dataset), **describe_columns(dataset)}
+    data = {"rows": len(dataset), **describe_columns(dataset)}
     trained = list(trained)
     frozen = [tensor for name, tensor in model.named_parameters() if name not in set(trained)]
     names = hashlib.sha256(",".join(trained).encode()).hexdigest()[:16]

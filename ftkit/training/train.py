@@ -22,7 +22,7 @@ from ftkit.models.parameters import kept_modes
 from ftkit.paths import CHECKPOINTS
 from ftkit.tasks import Task
 from ftkit.training import distributed
-from ftkit.training.checkpoints import newest_checkpoint, write_checkpoint
+from ftkit.training.checkpoints import resume_run, save_run
 from ftkit.training.config import TrainingConfig
 from ftkit.training.log import TrainingLog, describe
 from ftkit.training.run import TrainingRun
@@ -119,7 +119,7 @@ def train(
                 log.write(history)
                 signum = distributed.all_reduce_max(max(received, default=0))
             if saved and (signum or _due(run)):
-                _save(run, history, best, saved, validator)
+                save_run(run, saved, best, history=asdict(history), validation=validator.identity())
             if signum:
                 where = f"step {step.step} of {run.total_steps}"
                 raise StoppedError(f"stopped after {where}; saved in {saved}", signum)
@@ -238,26 +238,12 @@ def _due(run: TrainingRun) -> bool:
     return every > 0 and run.step % every == 0 and run.step < run.total_steps
 
 
-def _save(
-    run: TrainingRun, history: History, best: Best, folder: Path, validator: _Validator
-) -> None:
-    """Let the first process write a checkpoint, and the others wait for it."""
-    tensors, progress = run.state_dict()
-    best = distributed.gather(best)
-    if distributed.get_rank() == 0:
-        state = {"progress": progress, "history": asdict(history)}
-        state["validation"] = validator.identity()
-        write_checkpoint(folder, run.step, {**tensors, "best": best}, state)
-    distributed.barrier()
-
-
 def _resume(run: TrainingRun, history: History, folder: Path, validator: _Validator) -> Best:
     """Load the newest valid checkpoint into run and history; return the best weights so far."""
-    found = newest_checkpoint(folder)
+    found = resume_run(run, folder)
     if not found:
         return {}
     path, tensors, state = found
-    run.load_state_dict(tensors, state.get("progress", {}))
     theirs = state.get("validation")
     check_identity(validator.identity(), theirs if isinstance(theirs, dict) else {})
     try:

@@ -393,7 +393,7 @@ def test_training_learns_and_a_saved_model_answers_alike(
     config = ftkit.TrainingConfig(learning_rate=2e-3, num_train_epochs=6, batch_size=8)
     history = ftkit.train(model, encoded, task, config)
     assert history.evaluations[-1]["loss"] < history.evaluations[0]["loss"]
-    assert set(history.evaluations[0]) == {"exact_match", "f1", "loss"}
+    assert set(history.evaluations[0]) == {"epoch", "exact_match", "f1", "loss"}
     ftkit.save_pretrained(tmp_path / "model", model, tokenizer, task)
     saved, tokenizer, again = ftkit.load_saved(tmp_path / "model")
     assert saved == task

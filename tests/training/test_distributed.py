@@ -35,6 +35,8 @@ def train(encoded_dir: Path, output_dir: Path, settings: dict) -> int:  # noqa: 
     encoded = DatasetDict.load_from_disk(encoded_dir)
     if settings.pop("shard", False):
         distributed.shard(model)
+    if settings.pop("late", False):  # as on GPUs
+        ftkit.TrainingRun.__init__ = reading_late(ftkit.TrainingRun.__init__)
     stop = settings.pop("stop", 10**6)
     base = {"learning_rate": 1e-3, "num_train_epochs": 2, "batch_size": 8, "bf16": False}
     config = ftkit.TrainingConfig(**{**base, **settings})
@@ -61,6 +63,16 @@ def train(encoded_dir: Path, output_dir: Path, settings: dict) -> int:  # noqa: 
     (output_dir / f"scored-{distributed.get_rank()}").write_text(str(sum(scored)))
     distributed.destroy_process_group()
     return 0
+
+
+def reading_late(make):
+    """Return a constructor of runs whose losses stay on the device for a while."""
+
+    def make_late(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        self.reads_late = True
+
+    return make_late
 
 
 def signal_self_at(model, step: int) -> None:
@@ -148,6 +160,12 @@ def test_a_gpu_of_its_own_for_each_process(monkeypatch):
 def test_the_number_of_one_process_makes_no_gpu_wait(monkeypatch):
     monkeypatch.setattr(distributed, "best_device", lambda: torch.device("cuda", 0))
     assert distributed.all_reduce_max(15) == 15
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_losses_may_be_read_late(encoded_dir, alone, tmp_path, shard):  # noqa: F811
+    two = run(2, encoded_dir, tmp_path / "two", shard=shard, late=True, logging_steps=5)
+    assert alone()[0] == pytest.approx(two[0], abs=1e-5)
 
 
 @pytest.mark.parametrize("shard", [False, True])
