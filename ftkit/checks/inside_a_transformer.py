@@ -106,7 +106,9 @@ def llama_layer_parameters(answer: Function, seed: int = 0) -> None:
     heads = int(torch.randint(2, 9, (), generator=generator))
     for sizes in ((576, 1536, 9, 3), (4096, 14336, 32, 8), (48 * heads, 200, 2 * heads, heads)):
         right, mistakes = _counts(*sizes)
-        _judge(answer(*sizes), right, mistakes, "seven matrices and two norms: not yet.")
+        _judge(
+            answer(*sizes), right, mistakes, "seven matrices and two norms: not yet.", exact=True
+        )
 
 
 def _counts(h: int, inner: int, n_heads: int, n_kv: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -139,7 +141,7 @@ def _counts(h: int, inner: int, n_heads: int, n_kv: int) -> tuple[Tensor, dict[s
 def rotary_of_neighbours(answer: Function, seed: int = 0) -> None:
     """Check rotary positions whose pairs are neighbours."""
     generator = Generator().manual_seed(seed)
-    for seq_len, size, base in ((5, 8, 10_000.0), (9, 4, 100.0), (3, 16, 500_000.0)):
+    for seq_len, size, base in ((5, 8, 10_000.0), (9, 4, 100.0), (3, 16, 1_000.0)):
         x = torch.randn(seq_len, size, generator=generator)
         speeds = base ** (-torch.arange(0, size, 2) / size)
         angles = torch.arange(seq_len)[:, None] * speeds
@@ -206,22 +208,23 @@ def residual_gradient(answer: Function, seed: int = 0) -> None:
         _judge(found, upstream + through, mistakes, otherwise)
 
 
-def _judge(value: Any, right: Tensor, mistakes: dict[str, Tensor], otherwise: str) -> None:
+def _judge(
+    value: Any, right: Tensor, mistakes: dict[str, Tensor], otherwise: str, exact: bool = False
+) -> None:
     """Return where the value is right; else give the hint of the mistake that it equals."""
-    if _close(value, right):
+    if _close(value, right, 0.0 if exact else 1e-5):
         return
     shape = tuple(torch.as_tensor(value).shape)
     expected = tuple(right.shape) or "(), one number"
     expect(shape == tuple(right.shape), f"the shape is {shape}; expected {expected}.")
     for hint, mistake in mistakes.items():
-        expect(not _close(value, mistake), hint)
+        expect(not _close(value, mistake, 0.0 if exact else 1e-3), hint)
     expect(False, otherwise)
 
 
-def _close(value: Any, right: Tensor, tolerance: float = 1e-5) -> bool:
-    """Say whether values are equal up to float32's rounding, whatever kind of numbers they are."""
-    tensor = torch.as_tensor(value).detach().double()
-    scale = max(float(right.double().abs().max()), 1e-12)
-    return tensor.shape == right.shape and torch.allclose(
-        tensor / scale, right.double() / scale, rtol=0, atol=tolerance
-    )
+def _close(value: Any, right: Tensor, tolerance: float) -> bool:
+    """Say whether values are equal, up to a share of the largest, whatever kind they are."""
+    found, wanted = torch.as_tensor(value).detach().double(), right.double()
+    scale = max(float(wanted.abs().max()), 1e-12)
+    same = found.shape == wanted.shape
+    return same and torch.allclose(found, wanted, rtol=0, atol=tolerance * scale)
