@@ -18,13 +18,13 @@ from .errors import FtkitError as FtkitError
 from .errors import StoppedError as StoppedError
 from .evaluation.comparison import Comparison as Comparison
 from .evaluation.comparison import compare as compare
+from .evaluation.prediction import predict as predict
 from .evaluation.reports import Report as Report
 from .evaluation.reports import evaluate as evaluate
-from .evaluation.reports import predict as predict
 from .models.loading import load_pretrained as load_pretrained
-from .models.parameters import add_lora as add_lora
+from .models.lora import add_lora as add_lora
+from .models.lora import merge_lora as merge_lora
 from .models.parameters import count_parameters as count_parameters
-from .models.parameters import merge_lora as merge_lora
 from .models.parameters import parameter_groups as parameter_groups
 from .models.parameters import set_trainable as set_trainable
 from .models.saving import load_saved as load_saved
@@ -35,12 +35,14 @@ from .tasks.masked import MaskedLM as MaskedLM
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
 from .tasks.seq2seq import Seq2Seq as Seq2Seq
 from .tasks.token_classification import TokenClassification as TokenClassification
+from .tasks.truncation import TruncationWarning as TruncationWarning
 from .training.checkpoints import CheckpointWarning as CheckpointWarning
 from .training.config import TrainingConfig as TrainingConfig
 from .training.estimation import Estimate as Estimate
 from .training.estimation import estimate as estimate
-from .training.run import Step as Step
 from .training.run import TrainingRun as TrainingRun
+from .training.run import TrainingWarning as TrainingWarning
+from .training.step import Step as Step
 from .training.train import History as History
 from .training.train import train as train
 

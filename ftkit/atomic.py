@@ -13,7 +13,8 @@ from ftkit.errors import FtkitError
 def complete_or_invisible(target: Path) -> Iterator[Path]:
     """Give a folder to fill, and make it `target` once all of it is on the disk.
 
-    A process that is killed on the way leaves `target` as it was.
+    A process that is killed on the way leaves `target` as it was. `OSError` where the new folder
+    cannot take its place; the old one then stands there again.
     """
     target = target.resolve()
     beside, old = (_beside(target, what) for what in ("partial", "old"))
@@ -26,11 +27,25 @@ def complete_or_invisible(target: Path) -> Iterator[Path]:
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
             target.rename(old)
-        beside.rename(target)
+        _take_the_place(target, beside, old)
         _flush(target.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _take_the_place(target: Path, beside: Path, old: Path) -> None:
+    """Make `beside` the target; where that fails, put the old one back, and say where it is."""
+    try:
+        beside.rename(target)
+    except OSError as error:
+        if not old.exists():
+            raise
+        try:
+            old.rename(target)
+        except OSError as second:
+            raise OSError(f"{error}, and so does putting the old one back: it is {old}") from second
+        raise OSError(f"{error}; the old folder stands there again") from error
 
 
 def _beside(target: Path, what: str) -> Path:

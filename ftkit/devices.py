@@ -1,6 +1,8 @@
 """Choose where and how precisely to compute: the device, bfloat16, the faster attention."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -27,12 +29,47 @@ def supports_bf16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def attention_for(device: torch.device) -> str:
-    """Return the name of the faster attention: on a CPU the plain one trains faster than SDPA.
+def mixed_precision(
+    device: torch.device, *, bf16: bool | None, fp16: bool | None
+) -> torch.dtype | None:
+    """Return what to compute in beside float32: as asked, or what the hardware has; else None.
 
-    Measured on two cores with AVX-512 bf16: see ``tests/benchmarks``.
+    A GPU without bfloat16 (a T4) gets float16, whose loss must be scaled.
     """
-    return "sdpa" if device.type == "cuda" else "eager"
+    if bf16 or (bf16 is None and not fp16 and supports_bf16(device)):
+        return torch.bfloat16
+    by_default = bf16 is None and fp16 is None and device.type == "cuda"
+    return torch.float16 if fp16 or by_default else None
+
+
+def set_tf32(device: torch.device, allowed: bool) -> None:
+    """Let a GPU round the factors of float32 products to TF32, or not; nothing on a CPU."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+
+
+@contextmanager
+def fork_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed inside the block, and as if nothing had happened after it.
+
+    The generators of other devices are not touched: to copy the states of eight takes time.
+    """
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def attention_for(device: torch.device) -> str | None:
+    """Return the attention to ask for; None leaves the choice to transformers, as on a GPU.
+
+    On a CPU the plain one trains faster than SDPA: measured on two cores with AVX-512 bf16, see
+    ``tests/benchmarks``. Not every architecture has SDPA, so that nothing forces it.
+    """
+    return None if device.type == "cuda" else "eager"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 TASK_FILE = "task.json"  # in the folder of a saved model
 CHECKPOINTS = "checkpoints"  # the folder of a run's checkpoints, below its output
+TRAINING_LOG = "training.jsonl"  # beside them: a line an update, a line a validation
 
 
 def bundled(name: str = "") -> Path:

@@ -35,6 +35,8 @@ def use_style() -> None:
 def loss_curve(history: History, ax: Axes | None = None, *, label: str = "training") -> Axes:
     """Draw the training loss of every step, and the validation loss of every epoch.
 
+    Epoch 0 is the untouched model.
+
     Parameters
     ----------
     history : History
@@ -52,7 +54,7 @@ def loss_curve(history: History, ax: Axes | None = None, *, label: str = "traini
     line = ax.plot(epochs, [step.loss for step in history.steps], lw=1, alpha=0.8, label=label)
     if history.evaluations:
         losses = [metrics["loss"] for metrics in history.evaluations]
-        numbers = range(1, len(losses) + 1)
+        numbers = [metrics["epoch"] for metrics in history.evaluations]
         ax.plot(numbers, losses, "o--", color=line[0].get_color(), label="validation")
     ax.set(xlabel="epoch", ylabel="cross-entropy (nats)")
     ax.legend()

@@ -20,6 +20,7 @@ from transformers import (
 
 import ftkit
 from ftkit.cli.notebooks import QUIET
+from ftkit.models.fetching import is_fetched
 
 os.environ.update(QUIET)  # no progress bars in what nbval compares
 
@@ -132,6 +133,12 @@ def checkpoint(
 def copy(checkpoint: Path, tmp_path: Path) -> Path:
     """A checkpoint of one's own, to damage."""
     return shutil.copytree(checkpoint, tmp_path / "copy")
+
+
+def need_fetched(name: str) -> None:
+    """Skip the test where a model is not in this machine's cache; `make test` fetches it."""
+    if not is_fetched(name):
+        pytest.skip(f"{name} is not fetched; `ftkit fetch {name}` brings it")
 
 
 @pytest.fixture

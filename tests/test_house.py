@@ -110,6 +110,17 @@ def test_the_readme_names_the_test_command_that_ci_runs():
     assert re.search(r"^make test", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def test_every_way_to_set_up_fetches_the_models():
+    makefile, environment, readme = (
+        (ROOT / name).read_text(encoding="utf-8")
+        for name in ("Makefile", "environment.yml", "README.md")
+    )
+    assert "--editable" in makefile.split("$(BIN)/ftkit fetch")[0]
+    assert "conda activate ftkit; ftkit fetch" in environment
+    assert ".venv/bin/ftkit fetch" in readme
+    assert "conda activate ftkit\nftkit fetch" in readme
+
+
 def test_the_readme_shows_the_recorded_study():
     from tests.benchmarks.report import END, START, read_study, table
 

@@ -5,21 +5,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from ftkit.checks import check, expect
+from ftkit.checks import Case, ask, check, draw, expect, integers, parts
 
 Function = Callable[..., Any]
 
 
 @check("Position t answers for token t + 1; padding and the end of a row answer for nothing.")
-def causal_labels(answer: Function) -> None:
+def causal_labels(answer: Function, seed: int = 0) -> None:
     """Check labels shifted by one, with -100 for padding and at the end."""
+    generator = Generator().manual_seed(seed)
     for batch, seq_len in ((3, 6), (5, 9), (2, 14)):
-        pad_id = int(torch.randint(50, ()))
-        input_ids, real = _padded(batch, seq_len, pad_id)
+        pad_id = int(torch.randint(50, (), generator=generator))
+        input_ids, real = _padded(generator, batch, seq_len, pad_id)
         given = input_ids.clone()
-        labels = torch.as_tensor(answer(input_ids, pad_id))
+        labels = integers(answer(input_ids, pad_id))
         expect(
             labels.shape == given.shape,
             f"the shape is {tuple(labels.shape)}; expected {tuple(given.shape)}, with -100 where "
@@ -43,13 +44,14 @@ def causal_labels(answer: Function) -> None:
         )
 
 
-def _padded(batch: int, seq_len: int, pad_id: int) -> tuple[Tensor, Tensor]:
-    """Return ids padded at the right, the first row full, and where they are real."""
-    lengths = torch.randint(3, seq_len, (batch, 1))  # 3 at least, so that the middle shows a shift
+def _padded(generator: Generator, batch: int, seq_len: int, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return ids padded at the right, no two alike, the first row full; and where they are real."""
+    # 3 at least, so that the middle shows a shift
+    lengths = torch.randint(3, seq_len, (batch, 1), generator=generator)
     lengths[0] = seq_len
     real = torch.arange(seq_len) < lengths
-    input_ids = torch.randint(50, 5000, (batch, seq_len))
-    return input_ids.masked_fill(~real, pad_id), real
+    input_ids = 50 + torch.randperm(4950, generator=generator)[: batch * seq_len]
+    return input_ids.view(batch, seq_len).masked_fill(~real, pad_id), real
 
 
 def _judge_shift(labels: Tensor, ids: Tensor, real: Tensor) -> None:
@@ -73,61 +75,65 @@ def _judge_shift(labels: Tensor, ids: Tensor, real: Tensor) -> None:
 
 
 @check("Bits, because of ln 2; per character, because every tokenizer has the same characters.")
-def bits_per_character(answer: Function) -> None:
+def bits_per_character(answer: Function, seed: int = 0) -> None:
     """Check the sum of nats in bits, divided by the number of characters."""
-    for n_tokens in (40, 150, 400):
-        losses = 0.5 + 4 * torch.rand(n_tokens)
-        text = _text(2 * n_tokens + int(torch.randint(1, 9, ())))
-        bits = losses.sum().item() / math.log(2)
-        value = float(answer(losses.clone(), text))
-        n_bytes, n_words = len(text.encode()), len(text.split())
-        mistakes = {
-            "these are nats: a bit is ln 2 nats, so divide by ln 2.": (
-                bits * math.log(2) / len(text)
-            ),
-            "you multiply by ln 2: there are more bits than nats, so divide.": (
-                bits * math.log(2) ** 2 / len(text)
-            ),
-            "this is per token: divide by the number of characters, len(text).": bits / n_tokens,
-            "this is per byte: a letter such as é takes two. Count characters: len(text).": (
-                bits / n_bytes
-            ),
-            "this is per word: divide by the number of characters.": bits / n_words,
-            "this is the sum over the text: divide by its characters.": bits,
-            "you take the mean loss of a token: add the losses up first.": (
-                bits / n_tokens / len(text)
-            ),
-        }
-        if not math.isclose(value, bits / len(text), rel_tol=1e-4):
-            for hint, mistake in mistakes.items():
-                expect(not math.isclose(value, mistake, rel_tol=1e-4), hint)
-            expect(False, "the sum of the losses, over ln 2, over the characters: not yet.")
+    generator = Generator().manual_seed(seed)
+    ask(
+        answer,
+        *(draw(_bits_case, generator, n_tokens) for n_tokens in (40, 150, 400)),
+        otherwise="the sum of the losses, over ln 2, over the characters: not yet.",
+    )
 
 
-def _text(length: int) -> str:
+def _bits_case(generator: Generator, n_tokens: int) -> Case:
+    losses = 0.5 + 4 * torch.rand(n_tokens, generator=generator)
+    text = _text(generator, 2 * n_tokens + int(torch.randint(1, 9, (), generator=generator)))
+    bits = losses.double().sum().item() / math.log(2)
+    n_bytes, n_words = len(text.encode()), len(text.split())
+    mistakes = {
+        "these are nats: a bit is ln 2 nats, so divide by ln 2.": bits * math.log(2) / len(text),
+        "you multiply by ln 2: there are more bits than nats, so divide.": (
+            bits * math.log(2) ** 2 / len(text)
+        ),
+        "this is per token: divide by the number of characters, len(text).": bits / n_tokens,
+        "this is per byte: a letter such as é takes two. Count characters: len(text).": (
+            bits / n_bytes
+        ),
+        "this is per word: divide by the number of characters.": bits / n_words,
+        "this is the sum over the text: divide by its characters.": bits,
+        "you take the mean loss of a token: add the losses up first.": bits / n_tokens / len(text),
+    }
+    return Case((losses, text), bits / len(text), mistakes)
+
+
+def _text(generator: Generator, length: int) -> str:
     """Return random letters, some of which take two or three bytes, in words."""
     letters = "abcdefghijéäø水壶 "
-    drawn = (letters[int(i)] for i in torch.randint(len(letters), (length - 4,)))
-    return "".join(("é a", *drawn, "b"))
+    places = torch.randint(len(letters), (length - 4,), generator=generator)
+    return "".join(("é a", *(letters[i] for i in places.tolist()), "b"))
 
 
 @check("One long row with an end after each text: no padding, no token wasted but the last few.")
-def group_into_blocks(answer: Function) -> None:
+def group_into_blocks(answer: Function, seed: int = 0) -> None:
     """Check blocks of equal length cut from texts that are joined with an end-of-text."""
+    generator = Generator().manual_seed(seed)
     for size, n_texts in ((4, 7), (8, 12), (5, 3)):
-        end_id = int(torch.randint(50, ()))
-        lengths = [2 * size + 1, *torch.randint(1, 2 * size, (n_texts - 1,)).tolist()]
+        end_id = int(torch.randint(50, (), generator=generator))
+        drawn = torch.randint(1, 2 * size, (n_texts - 1,), generator=generator).tolist()
+        lengths = [2 * size + 1, *drawn]
         if (sum(lengths) + n_texts) % size == 0:
             lengths[-1] += 1  # so that there is a rest
-        texts = [torch.randint(50, 5000, (length,)).tolist() for length in lengths]
-        _judge_blocks(answer([*texts], end_id, size), texts, end_id, size)
+        ids = (50 + torch.randperm(4950, generator=generator)).tolist()
+        texts = [[ids.pop() for _ in range(length)] for length in lengths]
+        _judge_blocks(answer([list(text) for text in texts], end_id, size), texts, end_id, size)
 
 
 def _judge_blocks(value: Any, texts: list[list[int]], end_id: int, size: int) -> None:
     """Compare blocks with those of the joined texts, and name the mistake."""
-    blocks = [[int(i) for i in block] for block in value]
+    blocks = [integers(block).tolist() for block in value]
     joined = [i for text in texts for i in [*text, end_id]]
     n_blocks = len(joined) // size
+    expect(blocks, f"there is no block; expected {n_blocks} of {size} ids.")
     expect(
         [block[:1] for block in blocks] != [text[:1] for text in texts],
         "each text has a block of its own, so texts are cut or filled up: join all of them first.",
@@ -149,14 +155,20 @@ def _judge_blocks(value: Any, texts: list[list[int]], end_id: int, size: int) ->
 
 
 @check("Labels at 15 %; mostly [MASK] there, sometimes not, so that every vector has to be good.")
-def mask_tokens(answer: Function) -> None:
+def mask_tokens(answer: Function, seed: int = 0) -> None:
     """Check the shares of BERT's rule, and that labels stand only at chosen positions."""
+    generator = Generator().manual_seed(seed)
     for vocab_size in (3000, 8000):
-        input_ids = torch.randint(10, vocab_size, (128, 128))
-        special = torch.rand(input_ids.shape) < 0.1
-        input_ids[special] = torch.randint(5, (int(special.sum()),))
+        input_ids = torch.randint(10, vocab_size, (128, 128), generator=generator)
+        special = torch.rand(input_ids.shape, generator=generator) < 0.1
+        input_ids[special] = torch.randint(5, (int(special.sum()),), generator=generator)
         given, mask_id = input_ids.clone(), 5
-        read, labels = answer(input_ids, special.clone(), mask_id, vocab_size)
+        pair = parts(
+            answer(input_ids, special.clone(), mask_id, vocab_size),
+            2,
+            "two tensors are wanted: what the model reads, and the labels",
+        )
+        read, labels = map(integers, pair)
         expect(
             read.shape == labels.shape == given.shape, "both tensors have the shape of input_ids."
         )

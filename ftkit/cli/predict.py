@@ -19,9 +19,8 @@ def run(args: argparse.Namespace) -> int:
     task, tokenizer, model = ftkit.load_saved(args.model)
     size = len(task.given_columns)
     rows = [args.texts[i : i + size] for i in range(0, len(args.texts), size)]
-    encoded = task.encode_texts(rows, tokenizer)
     torch.manual_seed(args.seed)
-    answers = task.read(ftkit.predict(model, encoded, task), encoded, tokenizer)
+    answers = ftkit.predict(model, rows, task, tokenizer)
     for row, answer in zip(rows, answers, strict=True):
         print(*answer, *row, sep="\t")
     return 0

@@ -15,6 +15,7 @@ from .columns import check_texts as check_texts
 from .columns import guess_label_column as guess_label_column
 from .columns import guess_text_columns as guess_text_columns
 from .columns import label_names as label_names
+from .columns import with_column as with_column
 from .columns import with_label_names as with_label_names
 from .files import read_table as read_table
 from .leaks import LeakWarning as LeakWarning

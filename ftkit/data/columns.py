@@ -1,6 +1,7 @@
 """Find the columns that hold text and labels, and check their values row by row."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict
 
@@ -107,7 +108,13 @@ def with_label_names(dataset: Dataset, column: str) -> Dataset:
     if not isinstance(feature, ClassLabel):
         return dataset
     names = [feature.int2str(v) if v is not None and v >= 0 else v for v in dataset[column]]
-    return dataset.remove_columns(column).add_column(column, names)  # type: ignore[call-arg]
+    return with_column(dataset, column, names)
+
+
+def with_column(dataset: Dataset, name: str, values: Sequence[Any]) -> Dataset:
+    """Return a data set with a new column, in place of any other of its name."""
+    others = dataset.remove_columns(name) if name in dataset.column_names else dataset
+    return others.add_column(name, values)  # type: ignore[call-arg]
 
 
 def label_names(dataset: Dataset, column: str) -> tuple[str, ...]:

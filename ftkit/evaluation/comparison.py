@@ -1,6 +1,5 @@
 """Compare two models on the same rows: paired bootstrap and McNemar's test."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ftkit.errors import FtkitError
-from ftkit.evaluation.reports import Report, bootstrap_weights, percentile_interval
+from ftkit.evaluation.reports import Report, bootstrap_metrics, percentile_interval
+from ftkit.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -51,32 +51,41 @@ def compare(report_a: Report, report_b: Report, *, n_resamples: int = 2000) -> C
     Raises
     ------
     FtkitError
-        The reports are not of the same rows.
+        The reports are not of the same rows, or of one kind of task with the same labels.
 
     References
     ----------
     McNemar 1947; Dietterich 1998, "Approximate statistical tests for comparing supervised
     classification learning algorithms".
     """
-    rows_a, rows_b = len(report_a.right), len(report_b.right)
-    if rows_a != rows_b or not _same(report_a.references, report_b.references):
+    both = report_a.statistics, report_b.statistics
+    if both[0].shape[0] != both[1].shape[0] or not _same(report_a.references, report_b.references):
         raise FtkitError(
-            f"The reports are of other rows ({rows_a} and {rows_b}): "
+            f"The reports are of other rows ({both[0].shape[0]} and {both[1].shape[0]}): "
             f"a paired comparison needs both models on the same split."
         )
-    task, weights = report_a.task, bootstrap_weights(rows_a, n_resamples)
-    both = [task.row_statistics(r.outputs, r.references) for r in (report_a, report_b)]
-    drawn_a, drawn_b = (task.metrics(weights @ statistics) for statistics in both)
-    right_a, right_b = report_a.right, report_b.right
+    task, other = report_a.task, report_b.task
+    if _counted(task) != _counted(other):
+        raise FtkitError(
+            f"The reports are of other tasks ({task.name}: {task.describe()}; {other.name}: "
+            f"{other.describe()}): a paired comparison needs one measure for both models."
+        )
+    scores_a, scores_b = (task.metrics(statistics.sum(axis=0)) for statistics in both)
+    drawn_a, drawn_b = bootstrap_metrics(task, both, n_resamples)
+    right_a, right_b = report_a.is_correct, report_b.is_correct
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    names: Sequence[str] = list(report_a.metrics)
     return Comparison(
-        {name: report_b.metrics[name] - report_a.metrics[name] for name in names},
-        {name: percentile_interval(drawn_b[name] - drawn_a[name]) for name in names},
+        {name: float(scores_b[name] - scores_a[name]) for name in scores_a},
+        {name: percentile_interval(drawn_b[name] - drawn_a[name]) for name in scores_a},
         only_a,
         only_b,
         float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
     )
+
+
+def _counted(task: Task) -> tuple[Any, ...]:
+    """Return what the counts of a task depend on, whatever model or tokenizer they are of."""
+    return type(task), getattr(task, "labels", None), getattr(task, "tokenize", None)
 
 
 def _same(references: Any, others: Any) -> bool:

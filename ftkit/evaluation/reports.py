@@ -1,73 +1,19 @@
-"""Predict, and score with intervals."""
+"""Score with intervals: what a model said, counted once, and the scores of those counts."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from scipy.special import log_softmax
 from torch import nn
 
-from ftkit.data.batches import EVALUATION_BATCH_SIZE, collate, length_order, row_lengths
-from ftkit.devices import supports_bf16
-from ftkit.errors import FtkitError
+from ftkit.evaluation.prediction import predict
 from ftkit.models.frozen import FrozenLayers
-from ftkit.tasks.base import Task, logits_of
+from ftkit.tasks.base import Task
 
-
-@torch.inference_mode()
-def predict(
-    model: nn.Module,
-    dataset: Dataset,
-    task: Task | None = None,
-    *,
-    bf16: bool | None = None,
-    frozen: FrozenLayers | None = None,
-) -> Any:
-    """Return what the model says of every row, in the rows' order.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Put in eval mode for the call, and back.
-    dataset : datasets.Dataset
-        One encoded split.
-    task : Task, optional
-        Decides what is kept of a row, see ``task.outputs``; by default the logits.
-    bf16 : bool, optional
-        Compute in bfloat16; by default where the hardware does.
-    frozen : FrozenLayers, optional
-        The stored outputs of lower layers for this data set.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, n_labels), float32
-        For a task whose rows have outputs of different shapes: a list of ndarray.
-    """
-    if isinstance(dataset, DatasetDict):
-        raise FtkitError(
-            f'A DatasetDict came; expected one split, such as dataset["{next(iter(dataset))}"].'
-        )
-    device = next(model.parameters()).device
-    use_bf16 = supports_bf16(device) if bf16 is None else bf16
-    pad: Any = model.config.pad_token_id  # type: ignore[union-attr]
-    size = task.evaluation_batch_size if task else EVALUATION_BATCH_SIZE
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    outputs: dict[int, np.ndarray] = {}
-    for rows in length_order(row_lengths(dataset), size):
-        batch = {name: t.to(device) for name, t in collate(dataset, rows, pad).items()}
-        stored = frozen.reuse(rows) if frozen else nullcontext()
-        with stored, torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
-            found = task.outputs(model, batch) if task else logits_of(model, batch)
-        outputs.update(zip(rows, found, strict=True))
-    for module, training in modes:
-        module.training = training
-    ordered = [outputs[row] for row in range(len(dataset))]
-    equal = len({output.shape for output in ordered}) == 1
-    return np.stack(ordered) if equal else ordered
+NUMBERS_AT_ONCE = 2**21  # of weights or of sums, in one part of the bootstrap: 16 MiB
 
 
 @dataclass(frozen=True)
@@ -83,16 +29,29 @@ class Report:
     outputs, references
         What the model said of each row and what it was counted against: for a classification
         `logits` of shape (n_rows, n_labels) and `labels` of shape (n_rows,); else see the task.
-    right : ndarray of shape (n_rows,), bool
-        Which rows are wholly right.
+    statistics : array of shape (n_rows, n_counts)
+        The counts of each row, of which all scores are made; see ``task.row_statistics``.
     """
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     outputs: Any = field(repr=False)
     references: Any = field(repr=False)
-    right: np.ndarray = field(repr=False)
+    statistics: Any = field(repr=False)
     task: Task = field(repr=False)
+
+    @property
+    def is_correct(self) -> np.ndarray:
+        """Which rows are wholly right, shape (n_rows,), bool."""
+        return self.task.is_correct(self.statistics)
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Each label, or type of entity → its precision, recall, f1 and support.
+
+        As scikit-learn's ``classification_report``: support is how often it is there.
+        """
+        return self.task.per_class(self.statistics.sum(axis=0))
 
     @property
     def logits(self) -> np.ndarray:
@@ -127,15 +86,17 @@ class Report:
     def to_dict(self) -> dict[str, object]:
         """Return one flat object: metric → value, with ``intervals`` and ``rows`` beside."""
         intervals = {name: list(pair) for name, pair in self.intervals.items()}
-        return {**self.metrics, "intervals": intervals, "rows": len(self.right)}
+        return {**self.metrics, "intervals": intervals, "rows": self.statistics.shape[0]}
 
     def __str__(self) -> str:
         """Return a small table: one metric a line."""
-        lines = [f"{len(self.right)} rows"]
+        lines = [f"{self.statistics.shape[0]} rows"]
+        titles = {name: self.task.metric_title(name) for name in self.metrics}
+        width = max(16, *map(len, titles.values())) + 2
         for name, value in self.metrics.items():
             low, high = self.intervals.get(name, (None, None))
             interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
-            lines.append(f"{name:<18}{value:.3f}{interval}")
+            lines.append(f"{titles[name]:<{width}}{value:.3f}{interval}")
         return "\n".join(lines)
 
 
@@ -193,17 +154,50 @@ def make_report(
     metrics = {name: float(v) for name, v in task.metrics(statistics.sum(axis=0)).items()}
     intervals = {}
     if n_resamples:
-        weights = bootstrap_weights(statistics.shape[0], n_resamples, seed)
-        drawn = task.metrics(weights @ statistics)
+        (drawn,) = bootstrap_metrics(task, [statistics], n_resamples, seed)
         intervals = {name: percentile_interval(values) for name, values in drawn.items()}
-    right = task.right(outputs, references)
-    return Report(metrics, intervals, outputs, references, right, task)
+    return Report(metrics, intervals, outputs, references, statistics, task)
 
 
 def bootstrap_weights(n_rows: int, n_resamples: int, seed: int = 0) -> np.ndarray:
     """Return how often each row stands in each resample, shape (n_resamples, n_rows)."""
+    return next(_weights(n_rows, n_resamples, n_resamples, seed))
+
+
+def bootstrap_metrics(
+    task: Task, statistics: Sequence[Any], n_resamples: int, seed: int = 0
+) -> list[dict[str, np.ndarray]]:
+    """Return the metrics of each resample, drawn part by part so that memory stays flat.
+
+    Parameters
+    ----------
+    task : Task
+    statistics : sequence of arrays of shape (n_rows, n_counts)
+        Several, of the same rows, are resampled alike.
+    n_resamples, seed : int
+
+    Returns
+    -------
+    list of dict
+        For each of `statistics` metric name → ndarray of shape (n_resamples,).
+    """
+    size = max(1, NUMBERS_AT_ONCE // max(max(counts.shape) for counts in statistics))
+    drawn = [
+        [task.metrics(weights @ counts) for counts in statistics]
+        for weights in _weights(statistics[0].shape[0], n_resamples, size, seed)
+    ]
+    return [
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*drawn, strict=True)
+    ]
+
+
+def _weights(n_rows: int, n_resamples: int, size: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield the weights of all resamples, `size` of them at a time."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=n_resamples)
+    for start in range(0, n_resamples, size):
+        n_drawn = min(size, n_resamples - start)
+        yield rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=n_drawn)
 
 
 def percentile_interval(values: np.ndarray) -> tuple[float, float]:

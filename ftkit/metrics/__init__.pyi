@@ -1,3 +1,4 @@
+from .classification import class_metrics as class_metrics
 from .classification import classification_metrics as classification_metrics
 from .entities import Entity as Entity
 from .entities import count_entities as count_entities
@@ -11,4 +12,5 @@ from .ngrams import chrf_score as chrf_score
 from .ngrams import chrf_statistics as chrf_statistics
 from .squad import answer_f1 as answer_f1
 from .squad import exact_match as exact_match
+from .squad import mixed_segmentation as mixed_segmentation
 from .squad import normalize_answer as normalize_answer

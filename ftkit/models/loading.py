@@ -1,6 +1,7 @@
 """Load a pretrained model: bundled, local or from the hub; safetensors only, hash checked."""
 
 import hashlib
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from transformers.utils import logging
 from ftkit import hub
 from ftkit.devices import attention_for, best_device
 from ftkit.errors import FtkitError, closest
+from ftkit.models.compatibility import check_causal, check_head, fit_tokenizer, pad_left
+from ftkit.models.fetching import FETCHED, locate_fetched
+from ftkit.models.layers import head_parameters
 from ftkit.paths import bundled
 from ftkit.tasks import Task
 
@@ -36,6 +40,10 @@ SHORT_NAMES = {  # as most tutorials write them: the hub id of today
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
+class NewHeadWarning(UserWarning):
+    """A checkpoint's own head does not fit the task, and another one begins at random."""
+
+
 @hub.time_limits()
 def load_pretrained(
     checkpoint: str | Path,
@@ -44,13 +52,15 @@ def load_pretrained(
     revision: str | None = None,
     pretrained: bool = True,
     seed: int = 42,
+    new_head: bool | None = None,
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Load a tokenizer, and a model with a new head for the task.
 
     Parameters
     ----------
     checkpoint : str or Path
-        A bundled name (``"minilm"``, ``"tiny-stories-gpt"``), a folder, or a hub id
+        A bundled name (``"minilm"``, ``"tiny-stories-gpt"``), a fetched one (``"smollm2"``,
+        ``"e5"``: see `ftkit.models.fetch`), a folder, or a hub id
         (``"google-bert/bert-base-uncased"``, or short ``"bert-base-uncased"``).
     task : Task
     revision : str, optional
@@ -59,17 +69,30 @@ def load_pretrained(
         False keeps the architecture and draws all weights at random: the honest baseline.
     seed : int
         Decides the random weights; the global generator is left alone.
+    new_head : bool, optional
+        Whether the head may begin at random; by default as the task says (``task.new_head``).
 
     Returns
     -------
     tokenizer : PreTrainedTokenizerBase
+        Its ``model_max_length`` is no more than the model's positions.
     model : PreTrainedModel
-        In float32, in eval mode.
+        In float32, in eval mode. Its ``newly_initialized`` names the parameters that the weights
+        lack, so that they begin at random: the head, and a pooler where the checkpoint (such as
+        ``"e5"``) holds none.
 
     Raises
     ------
     FtkitError
-        An unknown name, no network, no safetensors weights, remote code, or a wrong sha256.
+        An unknown name, no network, no safetensors weights, remote code, or a wrong sha256; or a
+        checkpoint that cannot do the task: its architecture has no such head, or looks ahead.
+
+    Warns
+    -----
+    NewHeadWarning
+        The checkpoint was fine-tuned for other labels.
+    PaddingWarning
+        The tokenizer has no padding token, and takes its end-of-text token for it.
 
     Examples
     --------
@@ -79,7 +102,7 @@ def load_pretrained(
     >>> model.config.num_labels
     2
     """
-    source = locate(checkpoint, revision)
+    source, new_head = locate(checkpoint, revision), task.new_head if new_head is None else new_head
     options: dict[str, Any] = {"trust_remote_code": False}
     if revision:
         options["revision"] = revision
@@ -88,18 +111,22 @@ def load_pretrained(
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except (ValueError, *hub.ERRORS) as error:
         raise FtkitError(_why_not(source, error)) from error
-    config._attn_implementation = attention_for(best_device())
+    check_head(str(checkpoint), task, config)
+    attention = attention_for(best_device())
+    chosen = {"attn_implementation": attention} if attention else {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if pretrained:
-            model = _with_weights(source, task, config, options)
+            model = _with_weights(source, task, config, new_head, {**options, **chosen})
         else:
-            model = task.auto_model.from_config(config, dtype=torch.float32)
-    if config.pad_token_id is None and tokenizer.pad_token_id is not None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+            model = task.auto_model.from_config(config, dtype=torch.float32, **chosen)
+    model.eval()
+    check_causal(str(checkpoint), task, model)
+    fit_tokenizer(str(checkpoint), task, tokenizer, model)
+    pad_left(model)
     if getattr(model, "loss_type", "") is None:
         model.loss_type = "ForCausalLM"  # GPT-2's: transformers takes it too, and warns
-    return tokenizer, model.eval()
+    return tokenizer, model
 
 
 def _why_not(source: str, error: Exception) -> str:
@@ -111,7 +138,9 @@ def _why_not(source: str, error: Exception) -> str:
     return hub.unreachable(source, error) or f"{source}: config or tokenizer do not load: {error}"
 
 
-def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrainedModel:
+def _with_weights(
+    source: str, task: Task, config: Any, new_head: bool, options: dict[str, Any]
+) -> PreTrainedModel:
     """Load the weights; in place of transformers' report, insist that only the head is new."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -123,33 +152,57 @@ def _with_weights(source: str, task: Any, config: Any, options: dict) -> PreTrai
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=new_head,
             **options,
         )
-    except (SafetensorError, RuntimeError, *hub.ERRORS) as error:
+    except (SafetensorError, RuntimeError, ValueError, *hub.ERRORS) as error:
         raise FtkitError(f"{source}: the weights do not load: {error}") from error
     finally:
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
-    _check_complete(source, task, model, info["missing_keys"])
+    _check_complete(source, task, model, info["missing_keys"], new_head)
+    _check_sizes(source, task, model, {key for key, *_ in info["mismatched_keys"]})
+    model.newly_initialized = sorted(info["missing_keys"])
     return model
 
 
-def _check_complete(source: str, task: Task, model: PreTrainedModel, missing: set[str]) -> None:
-    """Raise `FtkitError` where the weights lack more than the head that the task makes anew."""
-    body = model.base_model_prefix + "." if task.new_head else ""
-    lacking = sorted(key for key in missing if key.startswith(body))
-    lacking = [key for key in lacking if ".pooler." not in key]  # a masked model has no pooler
+def _check_complete(
+    source: str, task: Task, model: PreTrainedModel, missing: set[str], new_head: bool
+) -> None:
+    """Raise `FtkitError` where the weights lack more than a head that may begin at random."""
+    drawn = head_parameters(model) if new_head else set()
+    drawn |= {key for key in missing if new_head and ".pooler." in key}  # a masked model has none
+    lacking = sorted(missing - drawn)
     if lacking:
         question = (
             "Is it a checkpoint of another architecture?"
-            if task.new_head
+            if new_head
             else f"For {task.name} take one that was saved with its head, such as "
             f"{task.default_checkpoint}."
         )
         raise FtkitError(
             f"{source}: the weights lack {len(lacking)} parameters of {type(model).__name__}, "
             f"such as {lacking[0]}. {question}"
+        )
+
+
+def _check_sizes(source: str, task: Task, model: PreTrainedModel, wrong: set[str]) -> None:
+    """Raise `FtkitError` where the body's weights have other shapes; a head's is drawn anew."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    body = sorted(wrong - head_parameters(model))
+    if body:
+        raise FtkitError(
+            f"{source}: {len(body)} weights have other shapes than config.json says, such as "
+            f"{body[0]}; expected {shapes.get(body[0])}. Is it a checkpoint of another "
+            f"architecture?"
+        )
+    if wrong:
+        warnings.warn(
+            f"{source}: its head has another shape than {task.name} with {model.config.num_labels} "
+            f"labels needs, and begins at random: {', '.join(sorted(wrong))}.",
+            NewHeadWarning,
+            stacklevel=4,
         )
 
 
@@ -164,6 +217,8 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> str:
     name = str(checkpoint)
     if name in BUNDLED_MODELS:
         return _locate_bundled(name)
+    if name in FETCHED:
+        return locate_fetched(name)
     if name in own_models():
         return str(bundled("models") / name)
     if Path(name).is_dir():
@@ -174,7 +229,7 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> str:
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise FtkitError(
             f'"{name}" is no bundled model, no folder and no hub id. '
-            f"{closest(name, [*BUNDLED_MODELS, *own_models(), *SHORT_NAMES])}"
+            f"{closest(name, [*BUNDLED_MODELS, *FETCHED, *own_models(), *SHORT_NAMES])}"
         )
     try:
         files = hub.file_names(name, "model", revision)

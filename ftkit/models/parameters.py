@@ -1,16 +1,16 @@
 """Decide which parameters train, and how fast: presets, LoRA, layer-wise learning rates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import Any
 
-import peft
 from torch import nn
-from transformers import PreTrainedModel
 
 from ftkit.errors import FtkitError, closest
-from ftkit.models.layers import computed_parameters, head_parameters, layer_depths
+from ftkit.models.layers import computed_parameters, head_parameters, layer_depths, without_lora
 
-PRESETS = ("full", "head", "top:K", "bias")
+PRESETS = ("full", "body", "head", "top:K", "bias")
 
 
 def set_trainable(model: nn.Module, tune: str | Sequence[str]) -> None:
@@ -21,7 +21,8 @@ def set_trainable(model: nn.Module, tune: str | Sequence[str]) -> None:
     model : PreTrainedModel
         Changed in place.
     tune : str or sequence of str
-        ``"full"``: all, but for tables of sines. ``"head"``: what pretraining did not hold.
+        ``"full"``: all, but for tables of sines. ``"body"``: all of that but the input embeddings,
+        which are most of a multilingual model. ``"head"``: what pretraining did not hold.
         ``"top:K"``: the head and the K layers below it, where there is one list of layers (an
         encoder with a decoder has two). ``"bias"``: the head and every bias (BitFit, Ben Zaken et
         al. 2022). Else patterns of parameter names, such as ``["bert.encoder.layer.5.*",
@@ -30,7 +31,8 @@ def set_trainable(model: nn.Module, tune: str | Sequence[str]) -> None:
     Raises
     ------
     FtkitError
-        An unknown preset, more layers than there are, or a pattern that matches nothing.
+        An unknown preset, more layers than there are, a pattern that matches nothing, or a preset
+        that would train nothing of this model: it has no biases, or no head of its own.
 
     Examples
     --------
@@ -49,17 +51,43 @@ def _choose(model: nn.Module, tune: str | Sequence[str]) -> set[str]:
     if tune == "full":
         return set(names)
     if isinstance(tune, str) and not any(sign in tune for sign in "*.?["):
-        if tune in ("bias", "head"):
-            head = head_parameters(model)
-            return {n for n in names if n in head or (tune == "bias" and n.endswith("bias"))}
-        _check_preset(tune)
-        depths = layer_depths(model)
-        return {n for n in names if depths[n] <= _top(tune, max(depths.values()) - 1)}
+        return _choose_preset(model, tune, names)
     patterns = [tune] if isinstance(tune, str) else list(tune)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise FtkitError(f'No parameter matches "{pattern}". {closest(pattern, names)}')
     return {n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns)}
+
+
+def _choose_preset(model: nn.Module, tune: str, names: list[str]) -> set[str]:
+    if tune == "body":
+        plain: Any = without_lora(model)
+        table = {id(parameter) for parameter in plain.get_input_embeddings().parameters()}
+        parameters = dict(model.named_parameters())
+        return {name for name in names if id(parameters[name]) not in table}
+    if tune in ("bias", "head"):
+        head = head_parameters(model) & set(names)
+        biases = {n for n in names if n.endswith("bias") and n not in head}
+        _check_some(model, tune, head if tune == "head" else biases)
+        return head | biases if tune == "bias" else head
+    _check_preset(tune)
+    depths = layer_depths(model)
+    return {n for n in names if depths[n] <= _top(tune, max(depths.values()) - 1)}
+
+
+def _check_some(model: nn.Module, tune: str, chosen: set[str]) -> None:
+    """Raise `FtkitError` where a preset finds nothing of its own to train."""
+    if chosen:
+        return
+    lacking = {
+        "head": "no head of its own: its output layer is the table of input embeddings",
+        "bias": "no biases but those of its head",
+    }
+    others = {"head": '"lora", "body" or "full"', "bias": '"head", "lora" or "full"'}
+    raise FtkitError(
+        f'Cannot tune "{tune}": {type(without_lora(model)).__name__} has {lacking[tune]}. Expected '
+        f"another way, such as {others[tune]}."
+    )
 
 
 def _check_preset(tune: str) -> None:
@@ -85,47 +113,6 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     """
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
-
-
-def add_lora(
-    model: PreTrainedModel, *, r: int = 8, lora_alpha: int = 16, lora_dropout: float = 0.0
-) -> peft.PeftModel:
-    """Freeze the model and add low-rank updates to every linear layer; the head trains in full.
-
-    W x becomes W x + (lora_alpha / r) B A x, with A of r rows, B of r columns and zero at first
-    (LoRA, Hu et al. 2021).
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Its linear layers are wrapped in place.
-    r : int
-        Rank of the update.
-    lora_alpha : int
-        The update is scaled by ``lora_alpha / r``.
-    lora_dropout : float
-        Share of inputs dropped before A.
-
-    Returns
-    -------
-    peft.PeftModel
-        Train it as any model; `merge_lora` makes it a plain one again.
-    """
-    head = {name.split(".")[0] for name in head_parameters(model)}
-    config = peft.LoraConfig(
-        r=r,
-        lora_alpha=lora_alpha,
-        lora_dropout=lora_dropout,
-        target_modules="all-linear",
-        exclude_modules=sorted(head),
-        modules_to_save=sorted(head),
-    )
-    return peft.get_peft_model(model, config)  # type: ignore[return-value]
-
-
-def merge_lora(model: nn.Module) -> nn.Module:
-    """Return a plain model, the low-rank updates added to its weights; others come back as is."""
-    return model.merge_and_unload() if isinstance(model, peft.PeftModel) else model  # type: ignore[operator]
 
 
 def parameter_groups(
@@ -188,10 +175,31 @@ def _layer_rate(learning_rate: float, layer_decay: float, depth: int) -> float:
 def freeze_modules(model: nn.Module) -> None:
     """Put the model in train mode, and every module whose parameters are all frozen in eval mode.
 
-    A frozen layer that still drops activations at random adds noise to what the head sees.
+    A frozen layer that still drops activations at random adds noise to what the head sees. The
+    same goes for a module without parameters between two frozen ones, below all that trains:
+    GPT-2's dropout after the embeddings.
     """
     model.train()
+    between, below = list[nn.Module](), True
     for module in model.modules():
-        parameters = list(module.parameters())
+        parameters, own = list(module.parameters()), list(module.parameters(recurse=False))
         if parameters and not any(p.requires_grad for p in parameters):
             module.eval()
+        if not parameters:
+            between.append(module)
+        elif own and below:
+            below = not any(p.requires_grad for p in own)
+            for passed in between if below else ():
+                passed.eval()
+            between = []
+
+
+@contextmanager
+def kept_modes(model: nn.Module) -> Iterator[None]:
+    """Give each module its mode back at the end: train or eval."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,11 +1,11 @@
 """Save a trained model whole or not at all, with the task it learned, and load it again."""
 
-import copy
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
@@ -13,8 +13,9 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ftkit.atomic import check_can_be_made, complete_or_invisible
 from ftkit.errors import FtkitError
+from ftkit.models.layers import without_lora
 from ftkit.models.loading import load_pretrained
-from ftkit.models.parameters import merge_lora
+from ftkit.models.lora import merged_state_dict
 from ftkit.paths import CHECKPOINTS, TASK_FILE
 from ftkit.tasks import Task, task_from_dict
 
@@ -35,7 +36,8 @@ def save_pretrained(
 ) -> Path:
     """Save model, tokenizer and task so that plain transformers, and `load_saved`, load them.
 
-    LoRA is merged in a copy; `model` stays as it is. The folder appears whole or not at all.
+    LoRA is merged in what is written; `model` stays as it is. The folder appears whole or not at
+    all.
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ def save_pretrained(
     check_output_dir(target, overwrite=overwrite)
     try:
         with complete_or_invisible(target) as beside:
-            merge_lora(copy.deepcopy(model)).save_pretrained(beside)  # type: ignore[operator]
+            _save_weights(model, beside)
             tokenizer.save_pretrained(beside)
             for name, values in ((TASK_FILE, task.to_dict()), ("training.json", record)):
                 if values is not None:
@@ -64,10 +66,16 @@ def save_pretrained(
                     path, errors = beside / name, "backslashreplace"  # file names may be no UTF-8
                     path.write_text(text + "\n", encoding="utf-8", errors=errors)
     except (OSError, SafetensorError) as error:
-        raise FtkitError(
-            f"{target}: could not be written: {error}. What stood there is as it was."
-        ) from error
+        kept = " What stood there is as it was." if target.exists() else ""
+        raise FtkitError(f"{target}: could not be written: {error}.{kept}") from error
     return target
+
+
+def _save_weights(model: Any, folder: Path) -> None:
+    if isinstance(model, peft.PeftModel):
+        without_lora(model).save_pretrained(folder, state_dict=merged_state_dict(model))
+    else:
+        model.save_pretrained(folder)
 
 
 def check_output_dir(output_dir: Path, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -113,7 +121,7 @@ def load_saved(
         raise FtkitError(f"{path / TASK_FILE}: not a task: {error}") from error
     try:
         _check_layers(path)
-        return task, *load_pretrained(path, task)
+        return task, *load_pretrained(path, task, new_head=False)
     except FtkitError:
         raise
     except Exception as error:

@@ -9,3 +9,5 @@ from .registry import find_task as find_task
 from .registry import task_from_dict as task_from_dict
 from .seq2seq import Seq2Seq as Seq2Seq
 from .token_classification import TokenClassification as TokenClassification
+from .truncation import TruncationWarning as TruncationWarning
+from .truncation import length_limit as length_limit

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 from scipy.sparse import csr_array
-from scipy.special import softmax
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from scipy.special import log_softmax, softmax
+from transformers import AutoModelForSequenceClassification
 
 from ftkit.data.columns import (
     KNOWN_LABEL_COLUMNS,
@@ -19,11 +19,11 @@ from ftkit.data.columns import (
     label_names,
     with_label_names,
 )
-from ftkit.data.leaks import warn_leaks
 from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, closest, raise_problems
-from ftkit.metrics.classification import classification_metrics
-from ftkit.tasks.base import Task, train_split, wrong_widths
+from ftkit.metrics.classification import class_metrics, classification_metrics
+from ftkit.tasks.base import Task
+from ftkit.tasks.truncation import tokenize
 
 SHOWN = 10  # problems that `raise_problems` writes out; looking for the closest label takes time
 DENSE = 30  # labels up to which a matrix of mostly zeros is the faster one
@@ -38,14 +38,18 @@ class SequenceClassification(Task):
     text_columns : tuple of str
         One column, or the two of a pair.
     labels : tuple of str
-        Names of the classes. With two, the second is the positive one, as in scikit-learn.
+        Names of the classes.
     label_column : str
         Its values are names out of `labels`, or their numbers.
+    positive_label : str, optional
+        Of two classes the one that precision, recall and F1 speak of; by default the second, as in
+        scikit-learn. None where there are more than two.
 
     Raises
     ------
     FtkitError
-        Not one or two columns, fewer than two labels, or a label that stands twice.
+        Not one or two columns, fewer than two labels, a label that stands twice, or a
+        `positive_label` that is none of two.
 
     Examples
     --------
@@ -57,10 +61,12 @@ class SequenceClassification(Task):
     text_columns: tuple[str, ...]
     labels: tuple[str, ...]
     label_column: str = "label"
+    positive_label: str | None = None
 
     name: ClassVar[str] = "sequence-classification"
     auto_model: ClassVar[Any] = AutoModelForSequenceClassification
     best_metric: ClassVar[str] = "accuracy"
+    infer_options: ClassVar[tuple[str, ...]] = ("text_columns", "label_column", "positive_label")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text_columns", tuple(self.text_columns))
@@ -69,24 +75,24 @@ class SequenceClassification(Task):
             raise FtkitError(f"text_columns is {self.text_columns}; expected one or two columns.")
         if len(set(self.labels)) < 2 or len(set(self.labels)) < len(self.labels):
             raise FtkitError(f"labels is {self.labels}; expected two or more different names.")
+        if self.positive_label is None and len(self.labels) == 2:
+            object.__setattr__(self, "positive_label", self.labels[-1])
+        self._check_positive_label()
+
+    def _check_positive_label(self) -> None:
+        given = self.positive_label
+        if given is not None and len(self.labels) > 2:
+            raise FtkitError(
+                f'positive_label is "{given}", and there are {len(self.labels)} classes, of which '
+                f"precision, recall and F1 are means; leave it out."
+            )
+        if given is not None and given not in self.labels:
+            raise FtkitError(f'positive_label is "{given}". {closest(str(given), self.labels)}')
 
     @classmethod
-    def infer(  # type: ignore[override]
-        cls,
-        splits: DatasetDict,
-        text_columns: Sequence[str] | None = None,
-        label_column: str | None = None,
-    ) -> "SequenceClassification":
-        """Make the task that a data set asks for: its text columns and its training labels.
-
-        Raises
-        ------
-        FtkitError
-            No train split, no such column, or names that cannot be guessed.
-        """
-        train = train_split(splits)
-        text_columns = guess_text_columns(train, text_columns)
-        label_column = guess_label_column(train, label_column)
+    def _infer(cls, train: Dataset, options: dict[str, Any]) -> Self:
+        text_columns = guess_text_columns(train, options["text_columns"])
+        label_column = guess_label_column(train, options["label_column"])
         labels: Sequence[str] = label_names(train, label_column)
         if not labels:
             raise FtkitError(f'Column "{label_column}" of the training set holds no label at all.')
@@ -95,17 +101,12 @@ class SequenceClassification(Task):
                 f'{row_name("train", train, 0)}: "{label_column}" is "{next(iter(labels))}" in '
                 f"this and every other row of the training set; expected at least two classes."
             )
-        return cls(tuple(text_columns), tuple(labels), label_column)
+        return cls(text_columns, labels, label_column, options["positive_label"])
 
     @classmethod
     def recognises(cls, columns: Sequence[str]) -> bool:
         """Say whether there is a column of labels."""
         return any(name in columns for name in KNOWN_LABEL_COLUMNS)
-
-    @property
-    def positive_label(self) -> str:
-        """The class that precision, recall and F1 speak of, where there are two."""
-        return self.labels[-1]
 
     def model_options(self) -> dict[str, Any]:
         """Return what ``from_pretrained`` needs for this task's head."""
@@ -120,58 +121,18 @@ class SequenceClassification(Task):
         """Return the columns and the classes, in one line."""
         return f"{', '.join(self.text_columns)} → {', '.join(self.labels)}"
 
-    def encode(
-        self,
-        splits: DatasetDict,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_length: int | None = None,
-    ) -> DatasetDict:
-        """Check the rows, then turn their texts into token ids and their labels into numbers.
+    def prepare(self, name: str, split: Dataset, tokenizer: Any) -> Dataset:
+        """Return a split with the names of its classes, where it holds numbers that have names."""
+        return with_label_names(split, self.label_column)
 
-        Parameters
-        ----------
-        splits : DatasetDict
-        tokenizer : PreTrainedTokenizerBase
-        max_length : int, optional
-            Longer texts are cut; by default at the tokenizer's own limit.
+    def encode_rows(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Turn texts into what the tokenizer gives, and labels into numbers, ``labels``."""
+        labels = [self.label_id(value) for value in rows[self.label_column]]
+        return {**self.encode_inputs(rows, tokenizer, limit), "labels": labels}
 
-        Returns
-        -------
-        DatasetDict
-            Columns ``input_ids``, ``attention_mask`` (lists of int), ``labels`` (int) and ``row``.
-
-        Raises
-        ------
-        FtkitError
-            Lists every bad row of every split.
-
-        Warns
-        -----
-        LeakWarning
-            A text stands in two splits.
-        """
-        self.check(splits)
-        warn_leaks(splits, self.text_columns)
-
-        def encode_rows(rows: dict[str, list]) -> dict[str, list]:
-            texts: list[Any] = [list(rows[column]) for column in self.text_columns]
-            encoded = tokenizer(*texts, truncation=True, max_length=max_length)  # type: ignore[arg-type]
-            labels = [self.label_id(value) for value in rows[self.label_column]]
-            return {**encoded, "labels": labels}
-
-        def encode_split(split: Dataset) -> Dataset:
-            names = with_label_names(split, self.label_column)
-            drop = [name for name in split.column_names if name != "row"]
-            return names.map(encode_rows, batched=True, remove_columns=drop)
-
-        return DatasetDict({str(name): encode_split(split) for name, split in splits.items()})
-
-    def encode_texts(self, texts: Sequence[Sequence[str]], tokenizer: Any) -> Dataset:
-        """Encode unlabelled texts: one tuple for each row, one text for each text column."""
-        raise_problems(wrong_widths(texts, self.text_columns))
-        columns = [list(column) for column in zip(*texts, strict=True)]
-        return Dataset.from_dict(dict(tokenizer(*columns, truncation=True)))
+    def encode_inputs(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Turn texts into what the tokenizer gives."""
+        return tokenize(tokenizer, [rows[column] for column in self.text_columns], limit)
 
     def label_id(self, value: object) -> int | None:
         """Return the number of a label, given by name or number; None where it is unknown."""
@@ -207,48 +168,79 @@ class SequenceClassification(Task):
             )
         return problems
 
-    def row_statistics(self, logits: np.ndarray, labels: np.ndarray) -> Any:
-        """Return for each row its cell of the confusion matrix as a 1 among zeros.
+    def row_statistics(self, outputs: np.ndarray, references: np.ndarray) -> Any:
+        """Return for each row its cell of the confusion matrix as a 1 among zeros, and its loss.
 
         Metrics are functions of the sum of these rows, so that a bootstrap only re-weighs them.
 
         Parameters
         ----------
-        logits : ndarray of shape (n_rows, n_labels)
-        labels : ndarray of shape (n_rows,)
+        outputs : ndarray of shape (n_rows, n_labels)
+            Logits.
+        references : ndarray of shape (n_rows,)
+            Numbers of labels.
 
         Returns
         -------
-        array of shape (n_rows, n_labels * n_labels), sparse where there are many labels
+        array of shape (n_rows, n_labels * n_labels + 1), sparse where there are many labels
+            Last the cross-entropy in nats.
         """
-        size = len(self.labels)
-        cells, rows = labels * size + logits.argmax(axis=-1), np.arange(len(labels) + 1)
-        ones = csr_array((np.ones(len(labels)), cells, rows), shape=(len(labels), size * size))
-        return ones if size > DENSE else ones.toarray()
+        size, rows = len(self.labels), np.arange(len(references))
+        cells = references * size + outputs.argmax(axis=-1)
+        nats = -log_softmax(outputs.astype(float), axis=-1)[rows, references]
+        columns = np.stack([cells, np.full(len(rows), size * size)], axis=1)
+        values = np.stack([np.ones(len(rows)), nats], axis=1)
+        ends = np.arange(0, 2 * len(rows) + 1, 2)
+        shape = (len(rows), size * size + 1)
+        found = csr_array((values.ravel(), columns.ravel(), ends), shape=shape)
+        return found if size > DENSE else found.toarray()
 
     def metrics(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute accuracy, precision, recall, F1 and Matthews' correlation, as scikit-learn does.
+        """Compute loss, accuracy, precision, recall, F1 and Matthews' correlation, as scikit-learn.
 
         Parameters
         ----------
-        sums : ndarray of shape (..., n_labels * n_labels)
-            Confusion matrices, row = true label; sums of `row_statistics`.
+        sums : ndarray of shape (..., n_labels * n_labels + 1)
+            Confusion matrices, row = true label, and losses; sums of `row_statistics`.
 
         Returns
         -------
         dict
             Metric name → ndarray of shape (...). With two labels precision, recall and F1 are
-            those of `positive_label`; with more, the plain mean over the classes ("macro").
-            0/0 counts as 0.
+            those of `positive_label`; with more, the plain mean over the classes that are there or
+            predicted ("macro"). 0/0 counts as 0. ``loss`` is the mean cross-entropy in nats.
         """
-        size = len(self.labels)
-        return classification_metrics(sums.reshape(*sums.shape[:-1], size, size))
+        confusion = self._confusion(sums)
+        n_rows = confusion.sum(axis=(-2, -1))
+        positive = self.labels.index(self.positive_label) if self.positive_label else -1
+        return {
+            **classification_metrics(confusion, positive),
+            "loss": sums[..., -1] / np.maximum(n_rows, 1),
+        }
 
-    def right(self, outputs: np.ndarray, references: np.ndarray) -> np.ndarray:
+    def _confusion(self, sums: np.ndarray) -> np.ndarray:
+        return sums[..., :-1].reshape(*sums.shape[:-1], len(self.labels), len(self.labels))
+
+    def metric_title(self, name: str) -> str:
+        """Return a metric's name; of two classes also the one that it speaks of."""
+        of_one = self.positive_label and name in ("precision", "recall", "f1")
+        return f'{name} of "{self.positive_label}"' if of_one else name
+
+    def per_class(self, sums: np.ndarray) -> dict[str, dict[str, float]]:
+        """Return precision, recall, f1 and support of each label; see `class_metrics`."""
+        scores = class_metrics(self._confusion(sums))
+        columns = zip(*(values.tolist() for values in scores.values()), strict=True)
+        pairs = zip(self.labels, columns, strict=True)
+        return {label: dict(zip(scores, values, strict=True)) for label, values in pairs}
+
+    def is_correct(self, statistics: Any) -> np.ndarray:
         """Say of each row whether its highest logit is that of its label."""
-        return outputs.argmax(axis=-1) == references
+        size = len(self.labels)
+        return statistics[:, np.arange(size) * (size + 1)].sum(axis=1) > 0
 
-    def read(self, outputs: np.ndarray, encoded: Dataset, tokenizer: Any) -> list[tuple[str, ...]]:
+    def decode(
+        self, outputs: np.ndarray, encoded: Dataset, tokenizer: Any
+    ) -> list[tuple[str, ...]]:
         """Return for each row the label and its probability."""
         chances = softmax(outputs, axis=-1)
         return [(self.labels[row.argmax()], f"{row.max():.3f}") for row in chances]

@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 
 from ftkit.data.batches import Batch
 from ftkit.data.columns import check_texts, guess_text_columns
-from ftkit.data.leaks import warn_leaks
 from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, raise_problems
-from ftkit.tasks.base import Task, train_split, wrong_widths
+from ftkit.tasks.base import Task
+from ftkit.tasks.truncation import LENGTH
 
 IGNORED = -100  # the label of a token that the loss leaves out
 MAX_NEW_TOKENS = 256  # fewer where the model has fewer positions left
@@ -59,10 +59,9 @@ class LanguageModel(Task):
         accuracy = sums[..., 2] / np.maximum(sums[..., 1], 1)
         return {"loss": loss, "perplexity": np.exp(loss), "accuracy": accuracy}
 
-    def right(self, outputs: Any, references: Any) -> np.ndarray:
+    def is_correct(self, statistics: np.ndarray) -> np.ndarray:
         """Say of each row whether every token was the likeliest."""
-        counts = self.row_statistics(outputs, references)
-        return counts[:, 2] == counts[:, 1]
+        return statistics[:, 2] == statistics[:, 1]
 
 
 def token_counts(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
@@ -111,22 +110,17 @@ class CausalLM(LanguageModel):
     name: ClassVar[str] = "causal-lm"
     auto_model: ClassVar[Any] = AutoModelForCausalLM
     default_checkpoint: ClassVar[str] = "tiny-stories-gpt"
+    infer_options: ClassVar[tuple[str, ...]] = ("text_columns", "prompt_columns")
 
     def __post_init__(self) -> None:
         if not self.text_columns or set(self.text_columns) & set(self.prompt_columns):
             raise FtkitError(f'"{self.describe()}": expected columns to learn, none of them given.')
 
     @classmethod
-    def infer(  # type: ignore[override]
-        cls,
-        splits: DatasetDict,
-        text_columns: Sequence[str] | None = None,
-        prompt_columns: Sequence[str] | None = None,
-    ) -> "CausalLM":
-        """Take the given columns, or the usual ones."""
-        train = train_split(splits)
-        texts = guess_text_columns(train, text_columns, KNOWN_TEXTS)
-        if prompt_columns is None and text_columns is None:
+    def _infer(cls, train: Dataset, options: dict[str, Any]) -> Self:
+        given, prompt_columns = options["text_columns"], options["prompt_columns"]
+        texts = guess_text_columns(train, given, KNOWN_TEXTS)
+        if prompt_columns is None and given is None:
             known = [name for name in KNOWN_PROMPTS if name in train.column_names]
             prompt_columns = known[:1] if STORIES & set(texts) else []
         prompts = guess_text_columns(train, prompt_columns) if prompt_columns else ()
@@ -152,54 +146,28 @@ class CausalLM(LanguageModel):
         given = f"{', '.join(self.prompt_columns)} → " if self.prompt_columns else ""
         return given + ", ".join(self.text_columns)
 
-    def encode(
-        self,
-        splits: DatasetDict,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_length: int | None = None,
-    ) -> DatasetDict:
-        """Check the rows, then turn them into token ids, and into labels: -100 for the prompt.
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raise `FtkitError` where the tokenizer has no end-of-text token."""
+        check_end(tokenizer)
 
-        Parameters
-        ----------
-        splits : DatasetDict
-        tokenizer : PreTrainedTokenizerBase
-            Must have an end-of-text token; a beginning one, where there is one, stands first.
-        max_length : int, optional
-            Longer rows are cut at the end; by default at the tokenizer's own limit.
+    def encode_rows(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Join prompt and text, and cut at the end; ``labels`` are -100 for the prompt."""
+        prompts = self._prompt_ids([rows[name] for name in self.prompt_columns], tokenizer)
+        columns = zip(*(rows[name] for name in self.text_columns), strict=True)
+        texts = _ids(["\n".join(parts) for parts in columns], tokenizer)
+        begin, end = _beginning(tokenizer), [tokenizer.eos_token_id]
+        heads = [begin + ids for ids in prompts or [[] for _ in texts]]
+        pairs = [(head, ids + end) for head, ids in zip(heads, texts, strict=True)]
+        ids = [(head + text)[:limit] for head, text in pairs]
+        return {
+            "input_ids": ids,
+            "attention_mask": [[1] * len(row) for row in ids],
+            "labels": [([IGNORED] * len(head) + text)[:limit] for head, text in pairs],
+            LENGTH: [len(head) + len(text) for head, text in pairs],
+        }
 
-        Returns
-        -------
-        DatasetDict
-            Columns ``input_ids``, ``attention_mask``, ``labels`` (lists of int) and ``row``.
-
-        Raises
-        ------
-        FtkitError
-            Lists every bad row of every split.
-
-        Warns
-        -----
-        LeakWarning
-            A text stands in two splits.
-        """
-        self.check(splits)
-        warn_leaks(splits, self.text_columns)
-        if tokenizer.eos_token_id is None:
-            raise FtkitError("The tokenizer has no end-of-text token (eos_token); set one.")
-        limit = max_length or tokenizer.model_max_length
-
-        def encode_row(row: dict[str, Any]) -> dict[str, list[int]]:
-            prompt = self._prompt_ids([row[name] for name in self.prompt_columns], tokenizer)
-            text = "\n".join(row[name] for name in self.text_columns)
-            ids = [*_ids(text, tokenizer), tokenizer.eos_token_id]
-            labels = [IGNORED] * len(prompt) + ids
-            ids = (prompt + ids)[:limit]
-            return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels[:limit]}
-
-        drop = {name: [n for n in s.column_names if n != "row"] for name, s in splits.items()}
-        encoded = {n: s.map(encode_row, remove_columns=drop[n]) for n, s in splits.items()}
+    def check_encoded(self, splits: DatasetDict, encoded: DatasetDict, limit: int) -> None:
+        """Raise one `FtkitError` that lists the rows whose prompt leaves no room for the text."""
         full = f"the prompt fills all {limit} tokens and leaves none for the text."
         crowded = [
             row_name(str(name), split, i)
@@ -208,24 +176,35 @@ class CausalLM(LanguageModel):
             if max(labels) == IGNORED
         ]
         raise_problems([f"{where}: {full}" for where in crowded])
-        return DatasetDict({str(name): split for name, split in encoded.items()})
 
-    def _prompt_ids(self, prompts: Sequence[str], tokenizer: Any) -> list[int]:
-        begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        return begin + _ids("".join(f"{prompt}\n" for prompt in prompts), tokenizer)
-
-    def encode_texts(self, texts: Sequence[Sequence[str]], tokenizer: Any) -> Dataset:
+    def encode_inputs(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
         """Encode prompts, or where the task has no prompt columns the beginnings of texts."""
-        raise_problems(wrong_widths(texts, self.given_columns))
+        columns = [rows[name] for name in self.given_columns]
         if self.prompt_columns:
-            ids = [self._prompt_ids(row, tokenizer) for row in texts]
+            ids = self._prompt_ids(columns, tokenizer)
         else:
-            ids = [self._prompt_ids((), tokenizer) + _ids(row[0], tokenizer) for row in texts]
-        most = tokenizer.model_max_length - 1
-        wrong = [(i, len(row)) for i, row in enumerate(ids, start=1) if not 0 < len(row) <= most]
-        raise_problems([f"text {i}: {n} tokens came; expected 1 to {most}." for i, n in wrong])
-        masks = [[1] * len(row) for row in ids]
-        return Dataset.from_dict({"input_ids": ids, "attention_mask": masks})
+            ids = _ids(columns[0], tokenizer)
+        ids = [_beginning(tokenizer) + row for row in ids]
+        wrong = [(i, len(row)) for i, row in enumerate(ids, start=1) if not 0 < len(row) < limit]
+        raise_problems([f"text {i}: {n} tokens came; expected 1 to {limit - 1}." for i, n in wrong])
+        return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
+
+    def _prompt_ids(self, columns: Sequence[Sequence[str]], tokenizer: Any) -> list[list[int]]:
+        lines = ["".join(f"{text}\n" for text in row) for row in zip(*columns, strict=True)]
+        return _ids(lines, tokenizer) if lines else []
+
+    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Return the mean cross-entropy of each token after the first, in nats.
+
+        Computed here, as some models (`BartForCausalLM`) compare each token with itself.
+        """
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        logits = model(**inputs).logits[:, :-1]
+        return cross_entropy(logits.flatten(0, 1).float(), batch["labels"][:, 1:].flatten())
+
+    def count_labels(self, batch: Batch) -> int:
+        """Count the labels that are predicted: no first token is."""
+        return int((batch["labels"][:, 1:] != IGNORED).sum())
 
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Sequence[np.ndarray]:
@@ -249,10 +228,20 @@ class CausalLM(LanguageModel):
             added.append(whole[0, ids.shape[1] :].cpu().numpy())
         return added
 
-    def read(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
+    def decode(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
         """Return the text that the model added to each."""
         return [(tokenizer.decode(ids, skip_special_tokens=True),) for ids in outputs]
 
 
-def _ids(text: str, tokenizer: Any) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def check_end(tokenizer: Any) -> None:
+    """Raise `FtkitError` where a tokenizer has no end-of-text token."""
+    if tokenizer.eos_token_id is None:
+        raise FtkitError("The tokenizer has no end-of-text token (eos_token); set one.")
+
+
+def _beginning(tokenizer: Any) -> list[int]:
+    return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+
+
+def _ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]

@@ -1,21 +1,21 @@
 """Masked language models: fill the gaps of a text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
+from transformers import AutoModelForMaskedLM
 
 from ftkit.data.batches import Batch
-from ftkit.data.columns import guess_text_columns
-from ftkit.data.leaks import warn_leaks
+from ftkit.data.columns import guess_text_columns, with_column
 from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, raise_problems
-from ftkit.tasks.base import train_split, wrong_widths
+from ftkit.tasks.base import SOURCE
 from ftkit.tasks.language_modeling import IGNORED, LanguageModel, token_counts
+from ftkit.tasks.truncation import LENGTH, tokenize
 
 SHOWN = 5  # tokens shown for a gap
 
@@ -76,66 +76,37 @@ class MaskedLM(LanguageModel):
         raise_problems(problems)
 
     @classmethod
-    def infer(  # type: ignore[override]
-        cls, splits: DatasetDict, text_columns: Sequence[str] | None = None
-    ) -> "MaskedLM":
-        """Take the given columns, or the usual ones."""
-        return cls(guess_text_columns(train_split(splits), text_columns))
+    def _infer(cls, train: Dataset, options: dict[str, Any]) -> Self:
+        return cls(guess_text_columns(train, options["text_columns"]))
 
-    def encode(
-        self,
-        splits: DatasetDict,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_length: int | None = None,
-    ) -> DatasetDict:
-        """Check the rows, then turn them into token ids with gaps, and into labels: the gaps.
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raise `FtkitError` where the tokenizer has no mask token."""
+        if tokenizer.mask_token_id is None:
+            raise FtkitError("The tokenizer has no mask token: it is not of a masked model.")
 
-        Returns
-        -------
-        DatasetDict
-            Columns ``input_ids``, ``attention_mask``, ``labels`` (lists of int; -100 but at the
-            chosen tokens) and ``row``.
+    def prepare(self, name: str, split: Dataset, tokenizer: Any) -> Dataset:
+        """Add ``seeds``: for each row those of its copies."""
+        copies = range(self.n_maskings if name == "train" else 1)
+        seeds = [[[self.seed, i, copy] for copy in copies] for i in range(len(split))]
+        return with_column(split, "seeds", seeds)
 
-        Raises
-        ------
-        FtkitError
-            Lists every bad row of every split, or the tokenizer has no mask token.
+    def encode_rows(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Turn texts into tokens with gaps; ``labels`` are -100 but at the gaps."""
+        whole = tokenize(tokenizer, [rows[column] for column in self.text_columns], limit)
+        lengths, copies = whole.pop(LENGTH), len(rows["seeds"][0])
+        encoded = {name: values * copies for name, values in whole.items()}
+        seeds = [row[copy] for copy in range(copies) for row in rows["seeds"]]
+        draws = [
+            self._mask(ids, tokenizer, np.random.default_rng(seed))
+            for ids, seed in zip(encoded["input_ids"], seeds, strict=True)
+        ]
+        encoded["input_ids"], encoded["labels"] = map(list, zip(*draws, strict=True))
+        again = [0] * (len(lengths) * (copies - 1))  # a row counts once as cut, not each copy
+        return {**encoded, LENGTH: lengths + again, SOURCE: list(range(len(lengths))) * copies}
 
-        Warns
-        -----
-        LeakWarning
-            A text stands in two splits.
-        """
-        self.check(splits)
-        warn_leaks(splits, self.text_columns)
-        _check_mask_token(tokenizer)
-
-        def encode_rows(rows: dict[str, list], indices: list[int], copies: int) -> dict[str, list]:
-            texts: list[Any] = [list(rows[column]) for column in self.text_columns]
-            whole = tokenizer(*texts, truncation=True, max_length=max_length)  # type: ignore[arg-type]
-            encoded: dict[str, list] = {**whole, "labels": [None] * len(indices)}
-            encoded = {name: values * copies for name, values in encoded.items()}
-            if "row" in rows:
-                encoded["row"] = rows["row"] * copies
-            for i, ids in enumerate(encoded["input_ids"]):
-                copy, place = divmod(i, len(indices))
-                rng = np.random.default_rng([self.seed, indices[place], copy])
-                encoded["input_ids"][i], encoded["labels"][i] = self._mask(ids, tokenizer, rng)
-            return encoded
-
-        def encode_split(name: str, split: Dataset) -> Dataset:
-            copies = {"copies": self.n_maskings if name == "train" else 1}
-            names = split.column_names
-            return split.map(
-                encode_rows, batched=True, with_indices=True, remove_columns=names, fn_kwargs=copies
-            )
-
-        encoded: dict[Any, Dataset] = {
-            str(name): encode_split(str(name), split) for name, split in splits.items()
-        }
+    def check_encoded(self, splits: DatasetDict, encoded: DatasetDict, limit: int) -> None:
+        """Raise one `FtkitError` that lists the rows without a token."""
         raise_problems(list(dict.fromkeys(_without_gap(encoded))))
-        return DatasetDict(encoded)
 
     def _mask(
         self, ids: Sequence[int], tokenizer: Any, rng: np.random.Generator
@@ -156,36 +127,37 @@ class MaskedLM(LanguageModel):
         tokens[others] = rng.integers(0, len(tokenizer), len(others))
         return tokens.tolist(), labels.tolist()
 
-    def encode_texts(self, texts: Sequence[Sequence[str]], tokenizer: Any) -> Dataset:
-        """Encode texts that hold the mask token where something is missing.
+    def text_problems(self, texts: Sequence[tuple[str, ...]], tokenizer: Any) -> list[str]:
+        """Return a sentence for each text without a mask token, too."""
+        return [
+            *super().text_problems(texts, tokenizer),
+            *(
+                f"text {i}: holds no {tokenizer.mask_token}; expected one for each gap, such as "
+                f'"It is {tokenizer.mask_token} today."'
+                for i, row in enumerate(texts, start=1)
+                if not any(tokenizer.mask_token in str(text) for text in row)
+            ),
+        ]
+
+    def encode_inputs(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Turn texts into tokens; ``gaps`` are the places of the mask token.
 
         Raises
         ------
         FtkitError
-            Lists every text without a mask token, or with one too late to be read.
+            Lists every text whose mask token stands too late to be read.
         """
-        _check_mask_token(tokenizer)
-        problems = wrong_widths(texts, self.text_columns)
-        problems += [
-            f"text {i}: holds no {tokenizer.mask_token}; expected one for each gap, such as "
-            f'"It is {tokenizer.mask_token} today."'
-            for i, row in enumerate(texts, start=1)
-            if not any(tokenizer.mask_token in text for text in row)
-        ]
-        raise_problems(problems)
-        columns = [list(column) for column in zip(*texts, strict=True)]
-        encoded = dict(tokenizer(*columns, truncation=True))
-        masks = [
-            [token == tokenizer.mask_token_id for token in ids] for ids in encoded["input_ids"]
-        ]
-        limit = tokenizer.model_max_length
-        problems = [
-            f"text {i}: its {tokenizer.mask_token} stands after the {limit} tokens that are read."
-            for i, mask in enumerate(masks, start=1)
-            if not any(mask)
-        ]
-        raise_problems(problems)
-        return Dataset.from_dict({**encoded, "gaps": masks})
+        encoded = tokenize(tokenizer, [rows[column] for column in self.text_columns], limit)
+        gaps = [[token == tokenizer.mask_token_id for token in ids] for ids in encoded["input_ids"]]
+        raise_problems(
+            [
+                f"text {i}: its {tokenizer.mask_token} stands after the {limit} tokens that are "
+                f"read."
+                for i, row in enumerate(gaps, start=1)
+                if not any(row)
+            ]
+        )
+        return {**encoded, "gaps": gaps}
 
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Sequence[np.ndarray]:
@@ -196,7 +168,7 @@ class MaskedLM(LanguageModel):
             return list(token_counts(logits, batch["labels"]))
         return list(logits.softmax(-1).cpu().numpy())
 
-    def read(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
+    def decode(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
         """Return for each gap of each row its likeliest tokens with their probabilities."""
         lines = []
         for chances, gaps in zip(outputs, encoded["gaps"], strict=True):
@@ -208,13 +180,8 @@ class MaskedLM(LanguageModel):
         return lines
 
 
-def _check_mask_token(tokenizer: Any) -> None:
-    if tokenizer.mask_token_id is None:
-        raise FtkitError("The tokenizer has no mask token: it is not of a masked model.")
-
-
-def _without_gap(encoded: Mapping[str, Dataset]) -> Iterator[str]:
+def _without_gap(encoded: DatasetDict) -> Iterator[str]:
     for name, split in encoded.items():
         for i, labels in enumerate(split["labels"]):
             if max(labels, default=IGNORED) == IGNORED:
-                yield f"{row_name(name, split, i)}: the tokenizer makes no token of its text."
+                yield f"{row_name(str(name), split, i)}: the tokenizer makes no token of its text."

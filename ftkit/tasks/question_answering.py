@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import AutoModelForQuestionAnswering, PreTrainedTokenizerBase
+from transformers import AutoModelForQuestionAnswering
 
 from ftkit.data.batches import SPAN_COLUMNS, Batch
-from ftkit.data.columns import check_column, check_texts, guess_text_columns
-from ftkit.data.leaks import warn_leaks
+from ftkit.data.columns import check_column, check_texts, guess_text_columns, with_column
 from ftkit.errors import FtkitError, raise_problems
 from ftkit.metrics.squad import answer_f1, exact_match
-from ftkit.tasks.answers.references import answer_problems
+from ftkit.tasks.answers.references import answer_pairs, answer_problems, question_name
 from ftkit.tasks.answers.spans import (
     Answer,
     Question,
@@ -23,13 +22,13 @@ from ftkit.tasks.answers.spans import (
     window_loss,
 )
 from ftkit.tasks.answers.windows import (
-    check_lengths,
-    encode_windows,
+    check_offsets,
+    label_windows,
     long_questions,
     make_windows,
     warn_cut_answers,
 )
-from ftkit.tasks.base import Task, train_split, wrong_widths
+from ftkit.tasks.base import SOURCE, Task
 
 KNOWN_COLUMNS = ("question", "context", "answers")
 
@@ -77,6 +76,7 @@ class QuestionAnswering(Task):
     name: ClassVar[str] = "question-answering"
     auto_model: ClassVar[Any] = AutoModelForQuestionAnswering
     best_metric: ClassVar[str] = "f1"
+    infer_options: ClassVar[tuple[str, ...]] = ("text_columns", "label_column")
 
     def __post_init__(self) -> None:
         problems = []
@@ -87,18 +87,11 @@ class QuestionAnswering(Task):
         raise_problems(problems)
 
     @classmethod
-    def infer(  # type: ignore[override]
-        cls,
-        splits: DatasetDict,
-        text_columns: Sequence[str] | None = None,
-        label_column: str | None = None,
-    ) -> "QuestionAnswering":
-        """Take the given columns (question and context; answers), or those of SQuAD."""
-        train = train_split(splits)
-        texts = guess_text_columns(train, text_columns, [KNOWN_COLUMNS[:2]])
+    def _infer(cls, train: Dataset, options: dict[str, Any]) -> Self:
+        texts = guess_text_columns(train, options["text_columns"], [KNOWN_COLUMNS[:2]])
         if len(texts) != 2:
             raise FtkitError(f"--text-columns is {' '.join(texts)}; expected question and context.")
-        label_column = label_column or KNOWN_COLUMNS[2]
+        label_column = options["label_column"] or KNOWN_COLUMNS[2]
         raise_problems(check_column("train", train, label_column))
         return cls(texts[0], texts[1], label_column)
 
@@ -125,68 +118,66 @@ class QuestionAnswering(Task):
             problems += missing or answer_problems(str(name), split, *columns)
         raise_problems(problems)
 
-    def encode(
-        self,
-        splits: DatasetDict,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_length: int | None = None,
-    ) -> DatasetDict:
-        """Check the rows, then turn each into one window or more, and its answer into places.
+    def limit(self, tokenizer: Any, max_length: int | None = None) -> int:
+        """Return the tokens of a window: the task's own number, where no other is given."""
+        return super().limit(tokenizer, self.max_length if max_length is None else max_length)
 
-        Parameters
-        ----------
-        splits : DatasetDict
-        tokenizer : PreTrainedTokenizerBase
-            A fast one: it must say where each token stands in the text.
-        max_length : int, optional
-            In place of the task's own.
-
-        Returns
-        -------
-        DatasetDict
-            A row a window: ``input_ids``, ``attention_mask`` (lists of int), ``start_positions``,
-            ``end_positions`` (int); ``question_index`` (the row in `splits`), ``context``,
-            ``answers`` (list of str), ``offsets`` (see `spans.Question`) and ``row``.
-
-        Raises
-        ------
-        FtkitError
-            Lists every bad row of every split, and every question that leaves no room for text.
-
-        Warns
-        -----
-        LeakWarning
-            A question with its context stands in two splits.
-        CutAnswerWarning
-            No window holds the whole of an answer.
-        """
-        self.check(splits)
-        warn_leaks(splits, self.text_columns)
-        sizes = self._sizes(tokenizer, max_length)
-        columns = (self.question_column, self.context_column, self.answers_column)
-        check_lengths(splits, self.question_column, tokenizer, *sizes)
-        encoded = DatasetDict(
-            {str(n): encode_windows(s, columns, tokenizer, *sizes) for n, s in splits.items()}
-        )
-        warn_cut_answers(splits, encoded)
-        return encoded
-
-    def _sizes(self, tokenizer: Any, max_length: int | None) -> tuple[int, int]:
+    def _sizes(self, limit: int) -> tuple[int, int]:
         """Return the tokens of a window, and of those the ones that the next one shares."""
-        limit = min(max_length or self.max_length, tokenizer.model_max_length)
         return limit, min(self.stride, self.stride * limit // self.max_length)
 
-    def encode_texts(self, texts: Sequence[Sequence[str]], tokenizer: Any) -> Dataset:
-        """Encode questions without answers: a pair for each, the question and its context."""
-        raise_problems(wrong_widths(texts, self.given_columns))
-        questions, contexts = (list(column) for column in zip(*texts, strict=True))
-        sizes = self._sizes(tokenizer, None)
-        long = long_questions(questions, tokenizer, *sizes)
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raise `FtkitError` where the tokenizer does not say where its tokens stand."""
+        check_offsets(tokenizer)
+
+    def check_lengths(self, splits: DatasetDict, tokenizer: Any, limit: int) -> None:
+        """Raise one `FtkitError` that lists the questions that leave no room for the context."""
+        raise_problems(
+            [
+                f"{question_name(str(name), split, i)}: {problem}"
+                for name, split in splits.items()
+                for i, problem in long_questions(
+                    split[self.question_column], tokenizer, *self._sizes(limit)
+                )
+            ]
+        )
+
+    def prepare(self, name: str, split: Dataset, tokenizer: Any) -> Dataset:
+        """Add ``question_index``: the place of each question in its split."""
+        return with_column(split, "question_index", list(range(len(split))))
+
+    def encode_rows(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Turn each question into one window or more, and its answer into places.
+
+        A row a window: ``input_ids``, ``attention_mask`` (lists of int), ``start_positions``,
+        ``end_positions`` (int); ``question_index`` (the row of the split), ``context``, ``answers``
+        (list of str), ``offsets`` (see `spans.Question`).
+        """
+        encoded = self._windows(rows, tokenizer, limit)
+        pairs = [answer_pairs(answers) for answers in rows[self.answers_column]]
+        label_windows(encoded, pairs, tokenizer.cls_token_id)
+        source = encoded["question_index"]
+        encoded["question_index"] = [rows["question_index"][i] for i in source]
+        return {**encoded, SOURCE: source}
+
+    def check_encoded(self, splits: DatasetDict, encoded: DatasetDict, limit: int) -> None:
+        """Warn of answers that no window holds whole."""
+        warn_cut_answers(splits, encoded)
+
+    def encode_inputs(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Turn each question into one window or more; see `make_windows`."""
+        long = long_questions(rows[self.question_column], tokenizer, *self._sizes(limit))
         raise_problems([f"text {i + 1}: {problem}" for i, problem in long])
-        encoded = make_windows(questions, contexts, tokenizer, *sizes)
-        context = [contexts[i] for i in encoded["question_index"]]
-        return Dataset.from_dict({**encoded, "context": context})
+        return self._windows(rows, tokenizer, limit)
+
+    def _windows(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        questions, contexts = (rows[column] for column in self.text_columns)
+        encoded = make_windows(questions, contexts, tokenizer, *self._sizes(limit))
+        return {**encoded, "context": [contexts[i] for i in encoded["question_index"]]}
+
+    def count_labels(self, batch: Batch) -> int:
+        """Count the windows."""
+        return len(batch["input_ids"])
 
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Sequence[np.ndarray]:
@@ -254,12 +245,11 @@ class QuestionAnswering(Task):
             "loss": sums[..., 3] / n_windows,
         }
 
-    def right(self, outputs: Any, references: Sequence[Question]) -> np.ndarray:
+    def is_correct(self, statistics: np.ndarray) -> np.ndarray:
         """Say of each question whether its answer is an exact match."""
-        found = [exact_match(self.best(outputs, q).text, q.answers) for q in references]
-        return np.array(found) == 1
+        return statistics[:, 0] == 1
 
-    def read(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
+    def decode(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
         """Return for each question its best answer and that span's probability."""
         found = [self.best(outputs, question) for question in group_windows(encoded)]
         return [(answer.text, f"{answer.probability:.3f}") for answer in found]

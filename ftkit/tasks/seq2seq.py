@@ -3,17 +3,17 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import sacrebleu
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
+from datasets.fingerprint import Hasher
+from transformers import AutoModelForSeq2SeqLM
 
 from ftkit.data.batches import Batch
-from ftkit.data.columns import check_texts, guess_text_columns
-from ftkit.data.leaks import warn_leaks
+from ftkit.data.columns import check_texts, guess_text_columns, with_column
 from ftkit.errors import FtkitError, closest, raise_problems
 from ftkit.metrics.ngrams import (
     bleu_score,
@@ -21,12 +21,34 @@ from ftkit.metrics.ngrams import (
     chrf_score,
     chrf_statistics,
 )
-from ftkit.tasks.base import Task, train_split, wrong_widths
-from ftkit.tasks.language_modeling import token_counts
+from ftkit.tasks.base import Task
+from ftkit.tasks.language_modeling import check_end, token_counts
+from ftkit.tasks.truncation import LENGTH, tokenize
 
 KNOWN_PAIRS = (("english", "chinese"), ("text", "summary"), ("source", "target"))
 CHINESE = re.compile("[\u4e00-\u9fff]")
 COUNTS = 2  # numbers before the token ids in an output: nats, tokens
+TOKENIZERS: dict[str, Any] = {}  # by fingerprint; an encoded row names the one that made it
+UNKNOWN = (
+    "Nobody knows the tokenizer that the model's tokens are read with: these references are plain "
+    "text, or were encoded in another process. Encode first: task.encode(splits, tokenizer)."
+)
+
+
+class Target(str):
+    """A reference, and the tokenizer with which an output is read that is counted against it."""
+
+    tokenizer: Any
+
+    def __new__(cls, text: str, tokenizer: Any) -> Self:
+        """Return the text, which equals any other text that reads the same."""
+        target = super().__new__(cls, text)
+        target.tokenizer = tokenizer
+        return target
+
+    def __getnewargs__(self) -> tuple[str, Any]:  # type: ignore[override]
+        """Return what a copy is made of."""
+        return str(self), self.tokenizer
 
 
 @dataclass(frozen=True)
@@ -82,12 +104,9 @@ class Seq2Seq(Task):
         raise_problems(problems)
 
     @classmethod
-    def infer(  # type: ignore[override]
-        cls, splits: DatasetDict, text_columns: Sequence[str] | None = None
-    ) -> "Seq2Seq":
-        """Take the given columns (source and target), or the usual ones; look for Chinese."""
-        train = train_split(splits)
-        texts = guess_text_columns(train, text_columns, KNOWN_PAIRS)
+    def _infer(cls, train: Dataset, options: dict[str, Any]) -> Self:
+        """Take the columns; look for Chinese in the targets."""
+        texts = guess_text_columns(train, options["text_columns"], KNOWN_PAIRS)
         if len(texts) != 2:
             raise FtkitError(f"--text-columns is {' '.join(texts)}; expected source and target.")
         chinese = any(CHINESE.search(str(text)) for text in train[:100][texts[1]])
@@ -116,77 +135,47 @@ class Seq2Seq(Task):
         """Raise one `FtkitError` that lists every missing and every empty text."""
         check_texts(splits, self.text_columns)
 
-    def encode(
-        self,
-        splits: DatasetDict,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_length: int | None = None,
-    ) -> DatasetDict:
-        """Check the rows, then turn sources into token ids and targets into labels.
+    @property
+    def leak_columns(self) -> tuple[str, ...]:
+        """The source: two good translations of one sentence differ."""
+        return (self.source_column,)
 
-        Labels stand unshifted and end with the end-of-text token. The task remembers the
-        tokenizer: scores are of text, and the model's tokens must be read.
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raise `FtkitError` where the tokenizer has no end-of-text token."""
+        check_end(tokenizer)
 
-        Parameters
-        ----------
-        splits : DatasetDict
-        tokenizer : PreTrainedTokenizerBase
-            Must have an end-of-text token.
-        max_length : int, optional
-            Longer sources and targets are cut; by default at the tokenizer's own limit.
+    def prepare(self, name: str, split: Dataset, tokenizer: Any) -> Dataset:
+        """Add ``tokenizer``: the fingerprint of the one that encodes, to be found by it again."""
+        fingerprint = Hasher.hash(tokenizer)
+        TOKENIZERS[fingerprint] = tokenizer
+        return with_column(split, "tokenizer", [fingerprint] * len(split))
 
-        Returns
-        -------
-        DatasetDict
-            Columns ``input_ids``, ``attention_mask``, ``labels`` (lists of int), ``reference``
-            (the target as text) and ``row``.
+    def encode_rows(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Turn sources into tokens, and targets into ``labels``: unshifted, the end token last.
 
-        Raises
-        ------
-        FtkitError
-            Lists every bad row of every split; or the tokenizer has no end-of-text token.
-
-        Warns
-        -----
-        LeakWarning
-            A source stands in two splits.
+        ``reference`` is the target as text: scores are of text, and what the model writes is read
+        with the tokenizer that encoded the row.
         """
-        self.check(splits)
-        warn_leaks(splits, (self.source_column,))
-        self._remember(tokenizer)
-        end, limit = tokenizer.eos_token_id, max_length or tokenizer.model_max_length
 
-        def encode_rows(rows: dict[str, list]) -> dict[str, list]:
-            sources, targets = self._with_prefix(rows[self.source_column]), rows[self.target_column]
-            encoded = tokenizer(
-                sources, text_target=targets, truncation=True, max_length=max_length
-            )
-            labels: Any = encoded["labels"]
-            ended = [ids if ids[-1:] == [end] else [*ids[: limit - 1], end] for ids in labels]
-            names = ("input_ids", "attention_mask")
-            return {**{n: encoded[n] for n in names}, "labels": ended, "reference": targets}
+        def as_target(texts: list[str], **options: Any) -> Any:
+            return tokenizer(text_target=texts, **options)
 
-        drop = {name: [n for n in s.column_names if n != "row"] for name, s in splits.items()}
-        encoded: dict[Any, Dataset] = {
-            str(name): split.map(encode_rows, batched=True, remove_columns=drop[name])
-            for name, split in splits.items()
+        encoded = self.encode_inputs(rows, tokenizer, limit)
+        targets = tokenize(as_target, [rows[self.target_column]], limit)
+        end, ids = [tokenizer.eos_token_id], targets["input_ids"]
+        return {
+            **encoded,
+            "labels": [row if row[-1:] == end else row[: limit - 1] + end for row in ids],
+            "reference": rows[self.target_column],
+            "tokenizer": rows["tokenizer"],
+            LENGTH: list(map(max, encoded[LENGTH], targets[LENGTH])),
         }
-        return DatasetDict(encoded)
 
-    def encode_texts(self, texts: Sequence[Sequence[str]], tokenizer: Any) -> Dataset:
-        """Encode sources without targets: a tuple of one text for each row."""
-        raise_problems(wrong_widths(texts, self.given_columns))
-        encoded = tokenizer(self._with_prefix([text for (text,) in texts]), truncation=True)
-        return Dataset.from_dict({n: encoded[n] for n in ("input_ids", "attention_mask")})
-
-    def _with_prefix(self, sources: Sequence[str]) -> list[str]:
-        return [self.prefix + source for source in sources]
-
-    def _remember(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if tokenizer.eos_token_id is None:
-            raise FtkitError("The tokenizer has no end-of-text token (eos_token); set one.")
-        object.__setattr__(self, "_tokenizer", tokenizer)  # no field: nothing to save or compare
+    def encode_inputs(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Turn sources into tokens."""
+        sources = [self.prefix + source for source in rows[self.source_column]]
+        encoded = tokenize(tokenizer, [sources], limit)
+        return {name: encoded[name] for name in ("input_ids", "attention_mask", LENGTH)}
 
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Sequence[np.ndarray]:
@@ -215,43 +204,61 @@ class Seq2Seq(Task):
         counts = token_counts(model(**batch).logits, batch["labels"])[:, :COUNTS]
         return [np.array([*n, *row]) for n, row in zip(counts, ids, strict=True)]
 
-    def references(self, dataset: Dataset) -> list[str]:
-        """Return the target of each row, as text."""
-        return list(dataset["reference"])
+    def references(self, dataset: Dataset) -> list[Target]:
+        """Return the target of each row, as text, with the tokenizer that encoded the row.
 
-    def row_statistics(self, outputs: Any, references: Any) -> np.ndarray:
-        """Return each row's counts for chrF (18), for BLEU (10), its loss in nats, its tokens."""
-        texts = self._texts(outputs)
+        Raises
+        ------
+        FtkitError
+            The rows were encoded in another process, so that the tokenizer is not here.
+        """
+        columns = zip(dataset["reference"], dataset["tokenizer"], strict=True)
+        try:
+            return [Target(text, TOKENIZERS[name]) for text, name in columns]
+        except KeyError as error:
+            raise FtkitError(UNKNOWN) from error
+
+    def row_statistics(self, outputs: Any, references: Sequence[Target]) -> np.ndarray:
+        """Count for each row what chrF (18) and BLEU (10) need, nats, tokens, and 1 if exact.
+
+        Parameters
+        ----------
+        outputs : sequence of ndarray
+            With labels; see `outputs`.
+        references : sequence of Target
+            From `references`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, 31)
+        """
+        if not all(isinstance(target, Target) for target in references):
+            raise FtkitError(UNKNOWN)
+        texts = [
+            _decode([output[COUNTS:]], target.tokenizer)[0]
+            for output, target in zip(outputs, references, strict=True)
+        ]
         losses = np.array([output[:COUNTS] for output in outputs]).reshape(-1, COUNTS)
+        exact = [[text == target.strip()] for text, target in zip(texts, references, strict=True)]
         words = bleu_statistics(texts, references, self.tokenize)
-        return np.concatenate([chrf_statistics(texts, references), words, losses], axis=1)
+        return np.concatenate([chrf_statistics(texts, references), words, losses, exact], axis=1)
 
     def metrics(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Compute chrF2 and BLEU (0 to 100, as sacrebleu) and the loss (nats a token).
 
         Parameters
         ----------
-        sums : ndarray of shape (..., 30)
+        sums : ndarray of shape (..., 31)
         """
-        letters, words, losses = np.split(sums, [18, 28], axis=-1)
+        letters, words, losses = np.split(sums[..., :30], [18, 28], axis=-1)
         loss = losses[..., 0] / np.maximum(losses[..., 1], 1)
         return {"chrf": chrf_score(letters), "bleu": bleu_score(words), "loss": loss}
 
-    def right(self, outputs: Any, references: Any) -> np.ndarray:
+    def is_correct(self, statistics: np.ndarray) -> np.ndarray:
         """Say of each row whether the model wrote the reference, letter for letter."""
-        pairs = zip(self._texts(outputs), references, strict=True)
-        return np.array([text == reference.strip() for text, reference in pairs], dtype=bool)
+        return statistics[:, -1] == 1
 
-    def _texts(self, outputs: Any) -> list[str]:
-        tokenizer = getattr(self, "_tokenizer", None)
-        if tokenizer is None:
-            raise FtkitError(
-                "This task has encoded nothing yet, so it knows no tokenizer to read the model's "
-                "tokens with. Encode first: task.encode(splits, tokenizer)."
-            )
-        return _decode([output[COUNTS:] for output in outputs], tokenizer)
-
-    def read(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
+    def decode(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
         """Return the text that the model wrote for each row, with labels or without."""
         skipped = COUNTS if "labels" in encoded.column_names else 0
         return [(text,) for text in _decode([output[skipped:] for output in outputs], tokenizer)]

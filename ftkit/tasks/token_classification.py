@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForTokenClassification
 
 from ftkit.data.batches import Batch
-from ftkit.data.columns import check_column, guess_text_columns
-from ftkit.data.leaks import warn_leaks
+from ftkit.data.columns import check_column, guess_text_columns, with_column
 from ftkit.errors import FtkitError, raise_problems
-from ftkit.metrics.entities import OUTSIDE, entity_types, find_entities
-from ftkit.tasks.base import Task, logits_of, train_split, wrong_widths
+from ftkit.metrics.entities import OUTSIDE, entity_metrics, entity_types, find_entities
+from ftkit.tasks.base import Task, logits_of
 from ftkit.tasks.tokens.tags import (
     TAG,
     Sentence,
@@ -22,8 +21,10 @@ from ftkit.tasks.tokens.tags import (
     count_row,
     tag_metrics,
     token_labels,
+    type_counts,
 )
 from ftkit.tasks.tokens.words import (
+    check_words,
     encode_words,
     split_words,
     tag_lists,
@@ -70,6 +71,7 @@ class TokenClassification(Task):
     name: ClassVar[str] = "token-classification"
     auto_model: ClassVar[Any] = AutoModelForTokenClassification
     best_metric: ClassVar[str] = "f1"
+    infer_options: ClassVar[tuple[str, ...]] = ("text_columns", "label_column")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(map(str, self.labels)))
@@ -81,19 +83,13 @@ class TokenClassification(Task):
             )
 
     @classmethod
-    def infer(  # type: ignore[override]
-        cls,
-        splits: DatasetDict,
-        text_columns: Sequence[str] | None = None,
-        label_column: str | None = None,
-    ) -> "TokenClassification":
-        """Make the task that a data set asks for: its columns, and the types that train holds.
+    def _infer(cls, train: Dataset, options: dict[str, Any]) -> Self:
+        """Take the columns and the types that train holds.
 
         Labels are O first, then B- and I- of every type, sorted: a type of which train holds
-        single words only may have longer names in the other splits. `FtkitError` where there is no
-        train split, no such column, or no entity.
+        single words only may have longer names in the other splits.
         """
-        train = train_split(splits)
+        text_columns, label_column = options["text_columns"], options["label_column"]
         given = [*(text_columns or ["tokens"]), label_column or "tags"]
         asked = given if text_columns or label_column else None
         columns = guess_text_columns(train, asked, KNOWN_COLUMNS, "--text-columns, --label-column")
@@ -154,69 +150,42 @@ class TokenClassification(Task):
             problems += missing or word_problems(str(name), split, columns, self.labels)
         raise_problems(problems)
 
-    def encode(
-        self,
-        splits: DatasetDict,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_length: int | None = None,
-    ) -> DatasetDict:
-        """Check the rows, then turn words into token ids, and tags into labels of first tokens.
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raise `FtkitError` where the tokenizer cannot say which word a token is of."""
+        check_words(tokenizer)
 
-        Parameters
-        ----------
-        splits : DatasetDict
-        tokenizer : PreTrainedTokenizerBase
-            A fast one: it must say which word a token is of.
-        max_length : int, optional
-            Longer rows are cut; by default at the tokenizer's own limit.
+    def prepare(self, name: str, split: Dataset, tokenizer: Any) -> Dataset:
+        """Add ``tag_ids``: for each word the number of its tag."""
+        numbers = {label: i for i, label in enumerate(self.labels)}
+        rows = tag_lists(split, self.tags_column)
+        return with_column(split, "tag_ids", [[numbers[tag] for tag in tags] for tags in rows])
 
-        Returns
-        -------
-        DatasetDict
-            ``input_ids``, ``attention_mask``, ``labels`` (-100 but at the first token of
-            each word), ``positions`` and ``tag_ids`` (see `Sentence`), all lists of int; ``row``.
+    def encode_rows(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Turn words into tokens; ``labels`` are -100 but at the first token of each word.
 
-        Raises
-        ------
-        FtkitError
-            Lists every bad row of every split, or the tokenizer is not a fast one.
-
-        Warns
-        -----
-        LeakWarning
-            A sentence stands in two splits.
-        TruncationWarning
-            Some words have no token.
+        ``positions`` and ``tag_ids`` are what scoring needs; see `Sentence`.
         """
-        self.check(splits)
-        warn_leaks(splits, self.text_columns)
+        encoded = encode_words(rows[self.tokens_column], tokenizer, limit)
+        encoded["tag_ids"] = rows["tag_ids"]
+        return {**encoded, "labels": token_labels(encoded)}
 
-        def encode_split(split: Dataset) -> Dataset:
-            numbers = {name: i for i, name in enumerate(self.labels)}
-            tags = tag_lists(split, self.tags_column)
+    def check_encoded(self, splits: DatasetDict, encoded: DatasetDict, limit: int) -> None:
+        """Warn of words that have no token."""
+        warn_unseen(encoded, limit)
 
-            def encode_rows(rows: dict[str, list], indices: list[int]) -> dict[str, list]:
-                encoded = encode_words(rows[self.tokens_column], tokenizer, max_length)
-                encoded["tag_ids"] = [[numbers[tag] for tag in tags[i]] for i in indices]
-                return {**encoded, "labels": token_labels(encoded)}
+    def text_problems(self, texts: Sequence[tuple[str, ...]], tokenizer: Any) -> list[str]:
+        """Return a sentence for each text without a word, too."""
+        found = enumerate(texts, start=1)
+        empty = [i for i, row in found if not row or not split_words(str(row[0]))]
+        problems = super().text_problems(texts, tokenizer)
+        return [*problems, *(f"text {i}: has no words." for i in empty)]
 
-            drop = [name for name in split.column_names if name != "row"]
-            return split.map(encode_rows, batched=True, with_indices=True, remove_columns=drop)
-
-        encoded = DatasetDict({str(name): encode_split(split) for name, split in splits.items()})
-        warn_unseen(encoded, max_length or tokenizer.model_max_length)
-        return encoded
-
-    def encode_texts(self, texts: Sequence[Sequence[str]], tokenizer: Any) -> Dataset:
-        """Cut plain texts into words and encode them; ``spans`` are the words' characters."""
-        problems = wrong_widths(texts, self.given_columns)
-        spans = [split_words(row[0]) if row else [] for row in texts]
-        empty = [i for i, found in enumerate(spans, start=1) if not found]
-        raise_problems([*problems, *(f"text {i}: has no words." for i in empty)])
-        words = [[row[0][a:b] for a, b in found] for row, found in zip(texts, spans, strict=True)]
-        plain = {"text": [row[0] for row in texts], "spans": spans}
-        return Dataset.from_dict({**encode_words(words, tokenizer), **plain})
+    def encode_inputs(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Cut plain texts into words and these into tokens; ``spans`` are the words' characters."""
+        texts = rows["text"]
+        spans = [split_words(text) for text in texts]
+        words = [[text[a:b] for a, b in row] for text, row in zip(texts, spans, strict=True)]
+        return {**encode_words(words, tokenizer, limit), "text": texts, "spans": spans}
 
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Sequence[np.ndarray]:
@@ -257,12 +226,19 @@ class TokenClassification(Task):
         """
         return tag_metrics(sums, self.types)
 
-    def right(self, outputs: Any, references: Sequence[Sentence]) -> np.ndarray:
-        """Say of each sentence whether every word's tag is right."""
-        counts = self.row_statistics(outputs, references)
-        return counts[:, 2] == counts[:, 3]
+    def per_class(self, sums: np.ndarray) -> dict[str, dict[str, float]]:
+        """Return precision, recall, f1 and support (entities that are there) of each type."""
+        counts = type_counts(sums, self.types)
+        scores = {**entity_metrics(counts), "support": counts[:, 2]}
+        columns = zip(*(values.tolist() for values in scores.values()), strict=True)
+        pairs = zip(self.types, columns, strict=True)
+        return {kind: dict(zip(scores, values, strict=True)) for kind, values in pairs}
 
-    def read(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> list[tuple[str, ...]]:
+    def is_correct(self, statistics: np.ndarray) -> np.ndarray:
+        """Say of each sentence whether every word's tag is right."""
+        return statistics[:, 2] == statistics[:, 3]
+
+    def decode(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> list[tuple[str, ...]]:
         """Return the entities of each text, such as ``"Ann Lind=PER"``; ``"-"`` where none is."""
         lines = []
         tags = self.tags(outputs, encoded["positions"])

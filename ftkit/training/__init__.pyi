@@ -5,10 +5,12 @@ from .checkpoints import write_checkpoint as write_checkpoint
 from .config import TrainingConfig as TrainingConfig
 from .estimation import Estimate as Estimate
 from .estimation import estimate as estimate
+from .log import TrainingLog as TrainingLog
 from .optimization import make_optimizer as make_optimizer
 from .pretraining import pack_blocks as pack_blocks
 from .pretraining import pretrain as pretrain
 from .pretraining import save_half as save_half
-from .run import Step as Step
 from .run import TrainingRun as TrainingRun
+from .run import TrainingWarning as TrainingWarning
+from .step import Step as Step
 from .train import History as History

@@ -2,15 +2,16 @@
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from torch import nn
 
 from ftkit.data.batches import epoch_order, row_lengths
 from ftkit.devices import peak_memory_mib
-from ftkit.evaluation.reports import predict
+from ftkit.evaluation.prediction import predict
 from ftkit.models.layers import layer_list
 from ftkit.tasks import Task
 from ftkit.training.config import TrainingConfig
@@ -50,9 +51,8 @@ class Estimate:
 def estimate(
     model: nn.Module,
     encoded: DatasetDict,
+    task: Task,
     config: TrainingConfig | None = None,
-    *,
-    task: Task | None = None,
 ) -> Estimate:
     """Estimate time and memory of `train` by a trial of ten steps; the model stays as it is.
 
@@ -64,9 +64,8 @@ def estimate(
     model : PreTrainedModel or PeftModel
     encoded : DatasetDict
         From ``task.encode``.
+    task : Task
     config : TrainingConfig, optional
-    task : Task, optional
-        Needed where the task is not a classification: decides how rows are validated.
 
     Returns
     -------
@@ -79,7 +78,7 @@ def estimate(
 
     Examples
     --------
-    >>> print(estimate(model, encoded, config))  # doctest: +SKIP
+    >>> print(estimate(model, encoded, task, config))  # doctest: +SKIP
     114 steps: 1.2 minutes, 1,350 MiB
     """
     config = config or TrainingConfig()
@@ -89,9 +88,9 @@ def estimate(
     modes = [(module, module.training) for module in model.modules()]
     cost = _trial(model, encoded["train"].select(_sample(lengths, batches)), config, task)
     tokens = config.num_train_epochs * _padded(batches, lengths)
-    total = cost.fill * sum(lengths) + cost.step * tokens
+    total = cost.fill * int(lengths.sum()) + cost.step * tokens
     if "validation" in encoded:
-        passes = cost.frozen_share + config.num_train_epochs * (1 - cost.frozen_share)
+        passes = cost.frozen_share + (1 + config.num_train_epochs) * (1 - cost.frozen_share)
         total += passes * _validation_seconds(model, encoded["validation"], task)
     memory = peak_memory_mib()
     with torch.no_grad():
@@ -110,19 +109,19 @@ class _Cost:
     frozen_share: float  # of the layers, whose outputs are stored
 
 
-def _trial(model: nn.Module, rows: Dataset, config: TrainingConfig, task: Task | None) -> _Cost:
+def _trial(model: nn.Module, rows: Dataset, config: TrainingConfig, task: Task) -> _Cost:
     """Time ten steps, spread over the run so that each stage of gradual unfreezing is met."""
     predict(model, rows.select(range(min(8, len(rows)))), task)  # the first call of all is slow
     start = time.perf_counter()
-    run = TrainingRun(model, rows, replace(config, save_steps=0))
-    fill = (time.perf_counter() - start) / sum(run.lengths) if run.frozen else 0.0
+    run = TrainingRun(model, rows, config, task=task)
+    fill = (time.perf_counter() - start) / int(run.lengths.sum()) if run.frozen else 0.0
     sizes = [_padded([run.rows_of_step(i)], run.lengths) for i in range(run.steps_per_epoch)]
     spent = tokens = 0.0
     for i in range(-1, TRIAL_STEPS):  # the one before is the largest batch, for its memory
-        run.step = i * run.total_steps // TRIAL_STEPS if i >= 0 else sizes.index(max(sizes))
+        run.seek(i * run.total_steps // TRIAL_STEPS if i >= 0 else sizes.index(max(sizes)))
         batch = run.rows_of_step(run.step)
         start = time.perf_counter()
-        next(run)
+        _ = next(run).loss  # wait for it: a GPU's steps return at once
         if i >= 0:
             spent += time.perf_counter() - start
             tokens += _padded([batch], run.lengths)
@@ -131,7 +130,7 @@ def _trial(model: nn.Module, rows: Dataset, config: TrainingConfig, task: Task |
     return _Cost(fill, spent / tokens, share)
 
 
-def _sample(lengths: list[int], batches: list[list[int]]) -> list[int]:
+def _sample(lengths: np.ndarray, batches: list[list[int]]) -> list[int]:
     """Return the rows of the largest batch, and enough others of all lengths."""
     largest = max(batches, key=lambda batch: _padded([batch], lengths))
     others = sorted(set(range(len(lengths))) - set(largest), key=lambda row: lengths[row])
@@ -139,11 +138,11 @@ def _sample(lengths: list[int], batches: list[list[int]]) -> list[int]:
     return largest + others[:: max(1, math.ceil(len(others) / wanted))]
 
 
-def _padded(batches: list[list[int]], lengths: list[int]) -> int:
-    return sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+def _padded(batches: list[list[int]], lengths: np.ndarray) -> int:
+    return sum(len(batch) * int(lengths[batch].max()) for batch in batches)
 
 
-def _validation_seconds(model: nn.Module, split: Dataset, task: Task | None) -> float:
+def _validation_seconds(model: nn.Module, split: Dataset, task: Task) -> float:
     rows = range(0, len(split), max(1, len(split) // VALIDATION_ROWS))
     start = time.perf_counter()
     predict(model, split.select(rows), task)

@@ -1,25 +1,31 @@
-"""The optimizer of a run and its learning rate at each step."""
+"""The optimizer of a run, and the schedule of its learning rates."""
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from ftkit.errors import FtkitError
 from ftkit.models.parameters import parameter_groups, set_trainable
 from ftkit.training.config import OPTIMIZERS, SCHEDULES, TrainingConfig
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, config: TrainingConfig, *, fused: bool = False
+) -> torch.optim.Optimizer:
     """Return the optimizer of all parameters that train at some time of the run.
 
     Parameters
     ----------
     model : PreTrainedModel or PeftModel
     config : TrainingConfig
+    fused : bool
+        One kernel updates all weights, or none where it is told that a gradient is not finite.
+        AdamW always has it, RMSprop never.
 
     Returns
     -------
     torch.optim.Optimizer
-        Each group holds its highest rate as ``peak_lr``.
+        Each group holds its highest rate as ``initial_lr``.
 
     Raises
     ------
@@ -41,23 +47,38 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     if not groups:
         raise FtkitError('No parameter is trainable. Call ftkit.set_trainable(model, "full").')
     for group in groups:
-        group["peak_lr"] = group["lr"]
-    options = {"fused": True} if config.optim == "adamw_torch" else {}
-    return getattr(torch.optim, OPTIMIZERS[config.optim])(
-        groups, lr=config.learning_rate, **options
-    )
+        group["initial_lr"] = group["lr"]
+    always = {"adamw_torch": True, "rmsprop": False}
+    options = {"fused": True} if always.get(config.optim, fused) else {}
+    kind = getattr(torch.optim, OPTIMIZERS[config.optim])
+    return kind(groups, lr=config.learning_rate, **options)
 
 
-def set_learning_rates(
-    optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int, total_steps: int
-) -> None:
-    """Set every group's rate for one step: rising in the warm-up, then as the schedule says."""
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, config: TrainingConfig, total_steps: int, step: int = 0
+) -> LambdaLR:
+    """Return the schedule of all groups' rates: rising in the warm-up, then as the config says.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        From `make_optimizer`.
+    config : TrainingConfig
+    total_steps : int
+    step : int
+        Updates so far; the optimizer has the rates of the next one when this returns.
+
+    Returns
+    -------
+    torch.optim.lr_scheduler.LambdaLR
+    """
     warmup = config.warmup_steps
     warmup = warmup * total_steps if warmup < 1 else warmup
-    if step < warmup:
-        factor = step / warmup
-    else:
-        progress = (step - warmup) / max(1, total_steps - warmup)
-        factor = SCHEDULES[config.lr_scheduler_type](progress)
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return SCHEDULES[config.lr_scheduler_type](progress)
+
+    return LambdaLR(optimizer, factor, last_epoch=step - 1)

@@ -8,14 +8,14 @@ from types import FrameType
 
 
 @contextmanager
-def hold(*signals: signal.Signals) -> Iterator[list[int]]:
+def defer_signals(*signals: signal.Signals) -> Iterator[list[int]]:
     """Note signals in a list in place of obeying them; a second one of a kind is obeyed at once.
 
     Python delivers signals to the main thread only; in another thread nothing is held.
 
     Examples
     --------
-    >>> with hold(signal.SIGTERM) as received:
+    >>> with defer_signals(signal.SIGTERM) as received:
     ...     signal.raise_signal(signal.SIGTERM)
     ...     received == [signal.SIGTERM]
     True
@@ -42,9 +42,9 @@ def hold(*signals: signal.Signals) -> Iterator[list[int]]:
 
 
 @contextmanager
-def undivided() -> Iterator[None]:
+def defer_interrupt() -> Iterator[None]:
     """Let Ctrl-C wait until the block is done."""
-    with hold(signal.SIGINT) as received:
+    with defer_signals(signal.SIGINT) as received:
         yield
     if received:
         signal.raise_signal(signal.SIGINT)

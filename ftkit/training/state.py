@@ -1,21 +1,28 @@
 """What a run depends on: collect it, put it back, and know the run again."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
 
+from ftkit.data.batches import column_hashes
 from ftkit.errors import FtkitError, raise_problems
 from ftkit.training.config import TrainingConfig
-from ftkit.training.distributed import shared_like, whole
+from ftkit.training.distributed import distribute_like, full_tensor
 
-FREE_TO_CHANGE = ("gradient_accumulation_steps", "save_steps")  # between two halves of a run
+FREE_TO_CHANGE = (  # between two halves of a run
+    *("gradient_accumulation_steps", "save_strategy", "save_steps", "logging_steps", "report_to"),
+)
 
 
-def moving_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def trainable_state_dict(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
     """Return the parameters that train at some time, and all buffers, by name."""
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     parameters = {name: p for name, p in model.named_parameters() if id(p) in trained}
@@ -25,7 +32,7 @@ def moving_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Return an optimizer's state flat: ``"3.exp_avg"`` is the first moment of parameter 3."""
     return {
-        f"{index}.{name}": whole(value)
+        f"{index}.{name}": value
         for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
         if isinstance(value, torch.Tensor)
@@ -41,7 +48,7 @@ def load_optimizer_tensors(
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        shared = shared_like(tensor, parameters[int(index)])
+        shared = distribute_like(tensor, parameters[int(index)])
         state.setdefault(int(index), {})[name] = shared
     names = {frozenset(values) for values in state.values()}
     if len(names) > 1:
@@ -51,13 +58,31 @@ def load_optimizer_tensors(
 
 
 def identity(
-    config: TrainingConfig, lengths: Sequence[int], names: Sequence[str]
+    config: TrainingConfig, dataset: Dataset, model: nn.Module, trained: Iterable[str]
 ) -> dict[str, Any]:
-    """Return what two halves of one run must share, for JSON: options, rows, what trains."""
+    """Return what two halves of one run must share, for JSON: options, rows, model, what trains."""
     options = {k: v for k, v in asdict(config).items() if k not in FREE_TO_CHANGE}
-    options["unfreeze"] = [list(pair) for pair in config.unfreeze]
-    data = {"rows": len(lengths), "row lengths": _hash(lengths)}
-    return {**options, **data, "trained parameters": _hash(names)}
+    data = {"the number of rows": len(dataset), **describe_columns(dataset)}
+    trained = list(trained)
+    frozen = [tensor for name, tensor in model.named_parameters() if name not in set(trained)]
+    names = hashlib.sha256(",".join(trained).encode()).hexdigest()[:16]
+    of_model = {"the list of trained parameters": names, "the frozen weights": _sample(frozen)}
+    return json.loads(json.dumps({**options, **data, **of_model}))  # tuples become lists
+
+
+def describe_columns(dataset: Dataset, split: str = "training") -> dict[str, str]:
+    """Return a hash of each column of a split, by what to call it in a message."""
+    return {f'column "{n}" of the {split} rows': h for n, h in column_hashes(dataset).items()}
+
+
+def _sample(tensors: Sequence[torch.Tensor]) -> str:
+    """Hash up to a thousand weights of each tensor: another checkpoint differs in nearly all."""
+    hasher = hashlib.sha256()
+    for tensor in tensors:
+        flat = full_tensor(tensor.detach()).flatten()
+        some = flat[:: max(1, len(flat) // 1000)]
+        hasher.update(some.to("cpu", torch.float32).numpy().tobytes())
+    return hasher.hexdigest()[:16]
 
 
 def _expected_state(
@@ -110,10 +135,6 @@ def check_progress(progress: Any) -> None:
             raise FtkitError(
                 f"The checkpoint's {name} is {value!r}; expected what an earlier run wrote."
             )
-
-
-def _hash(values: Sequence[object]) -> str:
-    return hashlib.sha256(",".join(map(str, values)).encode()).hexdigest()[:16]
 
 
 def check_identity(ours: dict[str, Any], theirs: dict[str, Any]) -> None:

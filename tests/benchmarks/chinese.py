@@ -77,7 +77,7 @@ def one_run(folder: Path, seed: int, *, pretrained: bool) -> dict[str, Any]:
 def scores(report: Report) -> dict[str, Any]:
     """Return accuracy, F1, and which rows are right as a string of 0 and 1."""
     numbers = {name: round(report.metrics[name], 4) for name in ("accuracy", "f1")}
-    return {**numbers, "right": "".join(str(int(value)) for value in report.right)}
+    return {**numbers, "right": "".join(str(int(value)) for value in report.is_correct)}
 
 
 def baseline(splits: DatasetDict, task: ftkit.SequenceClassification) -> dict[str, Any]:

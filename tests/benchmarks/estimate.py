@@ -29,7 +29,7 @@ def main() -> None:
     encoded = task.encode(splits, tokenizer)
     config = ftkit.TrainingConfig(num_train_epochs=args.epochs)
     start = time.perf_counter()
-    guess = ftkit.estimate(model, encoded, config)
+    guess = ftkit.estimate(model, encoded, task, config)
     print(f"estimate in {time.perf_counter() - start:.0f} s: {guess}")
     start = time.perf_counter()
     ftkit.train(model, encoded, task, config)

@@ -2,9 +2,13 @@
 
 import inspect
 import pkgutil
+import random
+import sys
 from importlib import import_module
 
+import numpy as np
 import pytest
+import torch
 
 import ftkit.checks
 from tests.checks import cases
@@ -21,7 +25,15 @@ WRONG = [
     for module, name, _, wrongs in CASES
     for wrong, hint in wrongs
 ]
-TRIES = 3  # the checks draw new inputs each time
+ALTERNATIVES = [
+    pytest.param(
+        getattr(import_module(f"ftkit.checks.{topic}"), name), answer, id=f"{topic}-{name}-{i}"
+    )
+    for topic in TOPICS
+    for name, answers in import_module(f"{cases.__name__}.{topic}").ALTERNATIVES.items()
+    for i, answer in enumerate(answers)
+]
+SEEDS = range(3)
 
 
 def test_every_check_has_cases():
@@ -38,8 +50,22 @@ def test_every_check_has_cases():
 
 @pytest.mark.parametrize(("check", "solution"), SOLUTIONS)
 def test_solution_is_right(check, solution):
-    for _ in range(TRIES):
-        verdict = check(solution)
+    for seed in SEEDS:
+        verdict = check(solution, seed=seed)
+        assert verdict.status == "right", verdict
+
+
+def test_every_exercise_has_three_other_right_answers():
+    for topic in TOPICS:
+        module = import_module(f"{cases.__name__}.{topic}")
+        assert module.ALTERNATIVES.keys() == module.CASES.keys()
+        assert all(len(set(answers)) >= 3 for answers in module.ALTERNATIVES.values())
+
+
+@pytest.mark.parametrize(("check", "alternative"), ALTERNATIVES)
+def test_another_right_answer_is_right(check, alternative):
+    for seed in SEEDS:
+        verdict = check(alternative, seed=seed)
         assert verdict.status == "right", verdict
 
 
@@ -60,10 +86,77 @@ def test_blank_is_not_answered(check, solution, blank):
     assert check(blank).status == "not answered yet"
 
 
+def forgetful(solution, printing):
+    """Return the solution without its return, with print in its place or nothing."""
+
+    def answer(*args):
+        result = solution(*args)
+        if printing:
+            print(result)
+
+    return answer
+
+
+@pytest.mark.parametrize(("check", "solution"), SOLUTIONS)
+def test_a_missing_return_is_told(check, solution, capsys):
+    in_place = check.__name__ in ("freeze_all_but", "train_mode")
+    silent, printed = (check(forgetful(solution, printing)) for printing in (False, True))
+    if in_place:  # these change the model that they are given
+        assert (silent.status, printed.status) == ("right", "right")
+    else:
+        assert repr(silent).endswith("gives back nothing (None): a return is missing.")
+        assert repr(printed).endswith("replace print by return.")
+    assert capsys.readouterr().out
+
+
+def raises(*args, **kwargs):
+    raise KeyError("labels")
+
+
+@pytest.mark.parametrize(("check", "solution"), SOLUTIONS)
+def test_what_is_no_answer_is_told(check, solution):
+    assert "your code raised KeyError: 'labels' (line" in repr(check(raises))
+    assert 'raise KeyError("labels"))' in repr(check(raises))
+    assert "your code ends Python (sys.exit)" in repr(check(lambda *_: sys.exit(1)))
+    assert "hand over the function itself" in repr(check(0.5))
+    assert "your code raised TypeError" in repr(check(lambda: 0.5))
+    for odd in ("text", object(), {}, [[1], [1, 2]], torch.zeros(2, 3, 4, 5), float("nan"), int):
+        assert check(lambda *_, odd=odd: odd).status == "wrong"
+
+
+def global_states():
+    state = np.random.get_state(legacy=False)["state"]
+    return random.getstate(), state["pos"], state["key"].tolist(), torch.get_rng_state().tolist()
+
+
+@pytest.mark.parametrize(("module", "name", "solution", "wrongs"), CASES)
+def test_the_notebooks_generators_stay_as_they_are(module, name, solution, wrongs):
+    def seeding(*args):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        return solution(*args)
+
+    check, before = getattr(module, name), global_states()
+    for answer in (solution, seeding, raises, ..., *(wrong for wrong, _ in wrongs)):
+        check(answer)
+        assert global_states() == before
+
+
+@pytest.mark.parametrize(("module", "name", "solution", "wrongs"), CASES)
+def test_a_verdict_does_not_depend_on_the_notebooks_generators(module, name, solution, wrongs):
+    check = getattr(module, name)
+    for answer in (solution, *(wrong for wrong, _ in wrongs)):
+        torch.manual_seed(1)
+        first = check(answer, seed=7)
+        torch.manual_seed(2)
+        assert check(answer, seed=7) == first
+
+
 @pytest.mark.parametrize(("check", "wrong", "hint"), WRONG)
 def test_wrong_answer_meets_its_hint(check, wrong, hint):
-    for _ in range(TRIES):
-        verdict = check(wrong)
+    for seed in SEEDS:
+        verdict = check(wrong, seed=seed)
         assert verdict.status == "wrong"
         assert hint in verdict.message
 

@@ -89,6 +89,35 @@ def bad(run, tmp_path, *args) -> str:
     return err.split(f"ftkit {args[0]}: ")[-1].rstrip("\n")  # progress bars may stand before
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--task", "masked-lm", "--checkpoint", "tiny-stories-gpt"), "has no head for masked-lm"),
+        (("--task", "seq2seq", "--checkpoint", "minilm"), "has no head for seq2seq"),
+        (("--checkpoint", "tiny-en-zh"), "has no head for sequence-classification"),
+        (("--task", "causal-lm", "--checkpoint", "tiny-bert-zh"), "looks ahead"),
+        (("--task", "causal-lm", "--tune", "head"), 'Cannot tune "head": GPT2LMHeadModel has no'),
+    ],
+)
+def test_what_a_checkpoint_cannot_do_is_refused_in_one_line(run, tmp_path, options, expected):
+    rows = [
+        {"text": f"the soup {i}", "label": "ab"[i % 2], "other": f"a song {i}"} for i in range(6)
+    ]
+    path = write_csv(tmp_path / "data" / "train.csv", rows).parent
+    columns = ("text", "other") if "seq2seq" in options else ("text",)
+    command = ("train", "--data", path, "--output", tmp_path / "out", "--text-columns", *columns)
+    text = bad(run, tmp_path, *command, *options)
+    assert expected in text
+    assert "\n" not in text
+
+
+def test_what_cannot_be_tuned_is_refused_before_rows_are_encoded(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(ftkit.CausalLM, "encode", lambda *_, **__: pytest.fail("encoded"))
+    path = write_csv(tmp_path / "data" / "train.csv", [{"text": "the soup"}] * 3).parent
+    command = ("train", "--data", path, "--output", tmp_path / "out", "--task", "causal-lm")
+    assert 'Cannot tune "head"' in bad(run, tmp_path, *command, "--tune", "head")
+
+
 def test_bad_input_writes_nothing(run, train, folder, tmp_path):
     write = (folder / "train.csv").write_text
     write("text,lable\nfine,good\ncold,bad\n")
@@ -117,6 +146,34 @@ def test_a_leak_is_told_and_training_goes_on(run, train, folder):
     assert 'ftkit: warning: 1 of 2 rows of "test" stand in "train" too (test.csv, row 2 is' in err
 
 
+def test_what_is_cut_is_told_and_the_limit_stays_with_the_model(run, train, folder, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ftkit.TruncationWarning)
+        status, _, err = run(*train, "--max-length", 5)
+        assert status == 0
+        cut = 'rows of "{}" cut, the longest has 7 tokens; '
+        first, *others = (cut.format(name) for name in ("train", "validation", "test"))
+        told = f"56 of 56 {first}{''.join('12 of 12 ' + other for other in others)}"
+        assert f"ftkit: warning: {told}the limit is 5 (max_length).\n" in err
+        _, _, err = run("evaluate", tmp_path / "out", "--data", folder)
+        assert '12 of 12 rows of "test" cut, the longest has 7 tokens; the limit is 5 (the' in err
+        status, out, err = run("predict", tmp_path / "out", "the soup was fine today", "fine")
+        assert (status, len(out.splitlines())) == (0, 2)
+        assert '1 of 2 rows of "texts" cut, the longest has 7 tokens' in err
+
+
+def test_the_positive_label_is_saved_and_named(run, train, folder, tmp_path):
+    assert run(*train, "--positive-label", "bad")[0] == 0
+    task = json.loads((tmp_path / "out" / "task.json").read_text())
+    assert task["positive_label"] == "bad"
+    status, out, _ = run("evaluate", tmp_path / "out", "--data", folder)
+    assert status == 0
+    assert '\nf1 of "bad" ' in out
+    del task["positive_label"]  # as files before it
+    (tmp_path / "out" / "task.json").write_text(json.dumps(task))
+    assert '\nf1 of "good" ' in run("evaluate", tmp_path / "out", "--data", folder)[1]
+
+
 def test_bad_options(run, train, tmp_path):
     assert bad(run, tmp_path, *train, "--learning-rate", -1) == (
         "learning_rate is -1.0; expected a number above 0."
@@ -124,6 +181,13 @@ def test_bad_options(run, train, tmp_path):
     assert bad(run, tmp_path, *train, "--tune", "hed") == (
         'Cannot tune "hed". Did you mean "head"?'
     )
+    assert bad(run, tmp_path, *train, "--positive-label", "god") == (
+        'positive_label is "god". Did you mean "good"?'
+    )
+    assert bad(run, tmp_path, *train, "--prompt-columns", "text") == (
+        "--prompt-columns says nothing to the task sequence-classification; leave it out."
+    )
+    assert bad(run, tmp_path, *train, "--max-length", 0) == ("max_length is 0; expected 1 or more.")
     assert bad(run, tmp_path, *train, "--checkpoint", "minilmm").endswith('Did you mean "minilm"?')
     assert bad(run, tmp_path, *train, "--data", "paraphrases").endswith(
         'Did you mean "paraphrase"?'

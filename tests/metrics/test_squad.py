@@ -7,11 +7,18 @@ import string
 
 import pytest
 
-from ftkit.metrics.squad import answer_f1, exact_match, normalize_answer
+from ftkit.metrics.squad import answer_f1, exact_match, mixed_segmentation, normalize_answer
 
-PLAIN = "a an the The AN river River's rivers half-past banana theatre can't U.S. 1,066 naïve 東京"
+PLAIN = "a an the The AN river River's rivers half-past banana theatre can't U.S. 1,066 Москва"
 ODD = ["“quoted”", "…", "", " - ", "—", ".", ",,", "the.", "a's", "(an)", "\t", "\n\u00a0", "x's"]
 WORDS = [*PLAIN.split(), *ODD]
+SIGNS = "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』"  # what CMRC 2018 drops
+LATIN = r"\w+(?:[.,']\w+)*|[^\w\s]"
+MIXED = [
+    *"北京大学校园在一二年月。，《》“”",
+    *["iPhone", "14", "3.5", "5,999", "a-b", "(", ".", "…"],
+    " ",
+]
 
 
 def published_normalize(text: str) -> str:
@@ -83,3 +90,69 @@ def test_the_best_answer_counts_and_nothing_shared_is_zero():
 def test_without_an_answer_there_is_no_score():
     with pytest.raises(ValueError, match="empty"):
         exact_match("x", [])
+
+
+def published_segments(text: str) -> list[str]:
+    """CMRC 2018's loop over characters; words between them by a pattern in place of NLTK."""
+    found, run = [], ""
+    for char in text.lower().strip():
+        if char in SIGNS:
+            continue
+        if "\u4e00" <= char <= "\u9fa5":
+            found, run = [*found, *re.findall(LATIN, run), char], ""
+        else:
+            run += char
+    return found + re.findall(LATIN, run)
+
+
+def published_overlap(one: list[str], other: list[str]) -> int:
+    """The length of the longest common run, by the table of all pairs of places."""
+    best = 0
+    table = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
+    for i, left in enumerate(one):
+        for j, right in enumerate(other):
+            if left == right:
+                table[i + 1][j + 1] = table[i][j] + 1
+                best = max(best, table[i + 1][j + 1])
+    return best
+
+
+def test_chinese_answers_agree_with_the_definition_of_cmrc_2018():
+    rng, partly = random.Random(1), 0
+    for _ in range(1000):
+        answers = ["".join(rng.choices(MIXED, k=rng.randint(1, 8))) + "京" for _ in range(2)]
+        start = rng.randrange(4)
+        prediction = rng.choice(answers)[start : start + rng.randint(0, 9)].upper()
+        prediction += rng.choice(["", "京", "。", "x1"])
+        scores = []
+        for answer in answers:
+            one, other = published_segments(prediction), published_segments(answer)
+            shared = published_overlap(one, other)
+            share = (shared / max(len(one), 1), shared / len(other))
+            scores.append(2 * share[0] * share[1] / sum(share) if shared else 0)
+        plain = ["".join(c for c in t.lower().strip() if c not in SIGNS) for t in answers]
+        same = "".join(c for c in prediction.lower().strip() if c not in SIGNS) in plain
+        assert answer_f1(prediction, answers) == pytest.approx(max(scores), abs=1e-12)
+        assert exact_match(prediction, answers) == same
+        assert [mixed_segmentation(a) for a in answers] == [published_segments(a) for a in answers]
+        partly += 0 < max(scores) < 1
+    assert partly > 300
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer", "f1", "exact"),
+    [
+        ("北京大学", "北京大学校园", 0.8, 0),
+        ("北京大学校园", "北京大学校园。", 1.0, 1),
+        ("大北学京", "北京大学", 0.25, 0),  # a run counts, not a bag of characters
+        ("1998", "1998年", 2 / 3, 0),
+        ("《IPHONE》手机", "iPhone手机", 1.0, 1),
+        ("", "北京", 0.0, 0),
+        ("𠮷野", "𠮷野家", 0.8, 0),  # characters beyond the first plane are such too
+        ("Beijing", "the Beijing", 1.0, 1),  # no Chinese: as before
+    ],
+)
+def test_chinese_answers_count_by_character(prediction, answer, f1, exact):
+    assert answer_f1(prediction, [answer]) == pytest.approx(f1)
+    assert exact_match(prediction, [answer]) == exact
+    assert answer_f1(prediction, ["no", answer]) == pytest.approx(f1)

@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
+    AutoModelForSequenceClassification,
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
@@ -23,7 +24,13 @@ from transformers import (
 import ftkit
 from ftkit.data.batches import collate
 from ftkit.models import frozen
-from ftkit.models.frozen import FrozenLayers, count_frozen_layers
+from ftkit.models.frozen import (
+    FrozenLayers,
+    FrozenLayersWarning,
+    count_frozen_layers,
+    find_frozen_layers,
+)
+from tests.architectures import make_config
 from tests.conftest import tiny_config
 
 SMALL = {"vocab_size": 200, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
@@ -112,22 +119,26 @@ def test_the_model_stays_as_it_is(model, encoded):
 
 
 def test_frozen_layers_run_once(model, encoded, task):
-    """Three epochs with validation: each row goes through the lower layer a single time."""
+    """Three epochs with validation: each row goes through the lower layer a single time.
+
+    The proof takes two rows of each split, each alone and then both together.
+    """
     ftkit.set_trainable(model, "top:1")
     seen = []
     model.bert.encoder.layer[0].attention.register_forward_hook(
         lambda _, inputs, output: seen.append(len(output[0]))
     )
     history = ftkit.train(model, encoded, task, config())
-    assert len(history.evaluations) == 3
-    assert sum(seen) == len(encoded["train"]) + len(encoded["validation"])
+    assert len(history.evaluations) == 4  # before training, too
+    proof = 2 * (2 + 2)
+    assert sum(seen) == len(encoded["train"]) + len(encoded["validation"]) + proof
 
 
 def test_kept_scores_are_those_of_evaluate(model, encoded, task):
     ftkit.set_trainable(model, "head")
     history = ftkit.train(model, encoded, task, config())
     report = ftkit.evaluate(model, encoded["validation"], task, n_resamples=0, bf16=False)
-    best = history.evaluations[history.best_epoch - 1]
+    best = history.evaluations[history.best_epoch]
     assert float(report.losses.mean()) == pytest.approx(best["loss"], abs=1e-6)
 
 
@@ -151,3 +162,87 @@ def test_a_disk_too_small_goes_on_without(model, encoded, monkeypatch):
         run = ftkit.TrainingRun(model, encoded["train"], config())
     assert run.frozen is None
     assert len(list(run)) == run.total_steps
+
+
+def test_a_store_that_is_inexact_stands_down_with_a_note(task, tokenizer):
+    """FNet knows no mask: what it makes of a row depends on the padding of its batch."""
+    texts = ["the soup was fine", "the room was cold and the film was dull today"] * 4
+    rows = Dataset.from_dict({"text": texts, "label": ["good", "bad"] * 4})
+    encoded = task.encode(DatasetDict({"train": rows}), tokenizer)
+    model = AutoModelForSequenceClassification.from_config(make_config("fnet", num_labels=2))
+    ftkit.set_trainable(model, "head")
+    expected = "anew each epoch: with their stored outputs the loss of FNetForSequenceClass"
+    with pytest.warns(FrozenLayersWarning, match=expected):
+        run = ftkit.TrainingRun(model, encoded["train"], config())
+    assert run.frozen is None
+    assert len(list(run)) == run.total_steps
+
+
+def test_layers_that_do_not_run_one_by_one_stand_down_with_a_note(encoded):
+    model = AutoModelForSequenceClassification.from_config(make_config("xlnet", num_labels=2))
+    ftkit.set_trainable(model, "head")
+    with pytest.warns(FrozenLayersWarning, match="the layers of XLNetFor.* do not run one by one"):
+        run = ftkit.TrainingRun(model, encoded["train"], config())
+    assert run.frozen is None
+
+
+def test_what_trains_below_is_found_out(model, encoded, monkeypatch):
+    """The count of layers says that all are frozen; the gradient knows better."""
+    ftkit.set_trainable(model, ["classifier.*", "bert.embeddings.LayerNorm.*"])
+    monkeypatch.setattr(frozen, "count_frozen_layers", lambda *_: 2)
+    with pytest.warns(FrozenLayersWarning, match="something that trains reaches the layers of"):
+        run = ftkit.TrainingRun(model, encoded["train"], config())
+    assert run.frozen is None
+
+
+def test_dropout_below_the_frozen_layers_is_off_with_and_without(rows):
+    """GPT-2 drops embeddings at random before its first layer; its default is 0.1."""
+    torch.manual_seed(0)
+    model = GPT2ForSequenceClassification(
+        GPT2Config(vocab_size=200, n_embd=32, n_layer=3, n_head=4, pad_token_id=0)
+    )
+    ftkit.set_trainable(model, "top:1")
+    other = copy.deepcopy(model)
+    run = ftkit.TrainingRun(model, rows, config())
+    plain = ftkit.TrainingRun(other, rows, config(reuse_frozen=False))
+    assert run.frozen is not None
+    assert [step.loss for step in run] == pytest.approx([step.loss for step in plain], abs=1e-5)
+
+
+def test_the_proof_leaves_no_trace(model, encoded):
+    ftkit.set_trainable(model, "head")
+    modes = [module.training for module in model.modules()]
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    assert find_frozen_layers(model, encoded["train"], model.classifier.parameters(), bf16=False)
+    assert torch.equal(torch.rand(2), expected)
+    assert [module.training for module in model.modules()] == modes
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_memory_is_no_disk(model, encoded, monkeypatch):
+    ftkit.set_trainable(model, "head")
+    monkeypatch.setattr(frozen, "MEMORY_BUDGET", 1000)
+    monkeypatch.setattr(frozen, "_file_system", lambda _: "tmpfs")
+    with pytest.warns(
+        FrozenLayersWarning, match="lies in memory; name a folder on a disk in TMPDIR"
+    ):
+        run = ftkit.TrainingRun(model, encoded["train"], config())
+    assert run.frozen is None
+
+
+def test_file_systems():
+    assert frozen._file_system("/proc") in ("proc", "")
+    assert frozen._file_system("/dev/shm") in ("tmpfs", "")
+
+
+def test_half_of_the_disk_stays_free(model, encoded, monkeypatch):
+    ftkit.set_trainable(model, "head")
+    monkeypatch.setattr(frozen, "MEMORY_BUDGET", 1000)
+    size = sum(map(len, encoded["train"]["input_ids"])) * 32 * 4
+    usage = frozen.shutil._ntuple_diskusage(10**9, 10**9, 2 * size - 1)
+    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda _: usage)
+    with pytest.warns(FrozenLayersWarning, match="of which half stays free"):
+        run = ftkit.TrainingRun(model, encoded["train"], config())
+    assert run.frozen is None

@@ -1,13 +1,20 @@
-"""Which parameters train, in which groups; LoRA against peft and against plain algebra."""
+"""Which parameters train, in which groups, and what else is in eval mode with the frozen ones."""
 
-import peft
 import pytest
-import torch
-from transformers import AutoModelForSequenceClassification, GPT2Config, RobertaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    RobertaConfig,
+)
 
 import ftkit
-from ftkit.models.parameters import freeze_modules, layer_depths
-from tests.conftest import tiny_config
+from ftkit.models.layers import head_parameters
+from ftkit.models.parameters import freeze_modules, kept_modes, layer_depths
+from tests.architectures import make_config
+from tests.conftest import message, tiny_config
 
 HEAD = {"classifier.weight", "classifier.bias"}
 
@@ -125,55 +132,114 @@ def test_frozen_modules_are_in_eval_mode(model):
     assert model.dropout.training
 
 
-def batch() -> dict[str, torch.Tensor]:
-    return {"input_ids": torch.randint(5, 200, (3, 7)), "labels": torch.tensor([0, 1, 1])}
-
-
-def test_lora_leaves_the_function_as_it_was(model):
-    inputs = batch()
-    before = model(**inputs).logits
-    adapted = ftkit.add_lora(model, r=4)
-    torch.testing.assert_close(adapted(**inputs).logits, before)
-    assert {name.split(".")[-3] for name in trainable(adapted)} <= {
-        "lora_A",
-        "lora_B",
-        "modules_to_save",
-    }
-
-
-def test_merged_lora_is_a_plain_model_with_the_same_logits(model):
-    names = [name for name, _ in model.named_parameters()]
-    adapted = ftkit.add_lora(model, r=4).eval()
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
-    inputs = batch()
-    before = adapted(**inputs).logits
-    plain = ftkit.merge_lora(adapted)
-    assert [name for name, _ in plain.named_parameters()] == names
-    torch.testing.assert_close(plain(**inputs).logits, before, rtol=1e-4, atol=1e-5)
-
-
-def test_lora_by_hand_equals_peft():
-    """W x + (alpha / r) B A x, and the gradients of A and B, for one layer."""
-    torch.manual_seed(0)
-    linear = torch.nn.Linear(6, 5)
-    wrapped = peft.get_peft_model(
-        torch.nn.Sequential(linear), peft.LoraConfig(r=2, lora_alpha=8, target_modules=["0"])
-    )
-    weights = dict(wrapped.named_parameters())
-    a, b = (weights[f"base_model.model.0.lora_{k}.default.weight"] for k in "AB")
-    torch.nn.init.normal_(b)
-    inputs = torch.randn(4, 6)
-    by_hand = inputs @ linear.weight.T + linear.bias + (8 / 2) * inputs @ a.T @ b.T
-    torch.testing.assert_close(wrapped(inputs), by_hand, atol=1e-6, rtol=1e-6)
-    ours = torch.autograd.grad(by_hand.square().sum(), (a, b))
-    theirs = torch.autograd.grad(wrapped(inputs).square().sum(), (a, b))
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-
-
 def test_a_model_without_layers_is_told_so():
     model = AutoModelForSequenceClassification.from_config(tiny_config())
     model.config.num_hidden_layers = 7
     with pytest.raises(ftkit.FtkitError, match="has no list of 7 layers; name its parameters by"):
         layer_depths(model)
+
+
+@pytest.mark.parametrize("name", ["bert", "albert", "xlm", "gpt2", "bart", "t5"])
+def test_the_body_is_all_but_the_input_embeddings(name):
+    model = AutoModelForSequenceClassification.from_config(make_config(name))
+    every, table = trainable(model), model.get_input_embeddings().weight
+    (frozen,) = (name for name, parameter in model.named_parameters() if parameter is table)
+    ftkit.set_trainable(model, "body")
+    assert trainable(model) == every - {frozen}
+
+
+def test_the_body_of_a_language_model_keeps_the_tied_head():
+    model = AutoModelForCausalLM.from_config(make_config("gpt2"))
+    ftkit.set_trainable(model, "body")
+    assert not model.lm_head.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "tune", "expected"),
+    [
+        (
+            *(AutoModelForCausalLM, "gpt2", "head"),
+            'Cannot tune "head": GPT2LMHeadModel has no head of its own: its output layer is the '
+            'table of input embeddings. Expected another way, such as "lora", "body" or "full".',
+        ),
+        (
+            *(AutoModelForSequenceClassification, "llama", "bias"),
+            'Cannot tune "bias": LlamaForSequenceClassification has no biases but those of its '
+            'head. Expected another way, such as "head", "lora" or "full".',
+        ),
+    ],
+)
+def test_a_preset_that_would_train_nothing_is_refused(kind, name, tune, expected):
+    model = kind.from_config(make_config(name))
+    before = trainable(model)
+    assert message(ftkit.set_trainable, model, tune) == expected
+    assert trainable(model) == before
+
+
+def test_an_output_layer_of_its_own_is_a_head():
+    model = AutoModelForCausalLM.from_config(make_config("llama", tie_word_embeddings=False))
+    assert head_parameters(model) == {"lm_head.weight"}
+
+
+def test_a_tied_table_is_no_head_whichever_name_comes_first():
+    """XLM-R makes its head before its body, so that the shared table carries the head's name."""
+    model = AutoModelForMaskedLM.from_config(make_config("xlm-roberta"))
+    assert model.get_input_embeddings().weight is model.lm_head.decoder.weight
+    ftkit.set_trainable(model, "head")
+    assert not model.get_input_embeddings().weight.requires_grad
+    assert model.lm_head.dense.weight.requires_grad
+
+
+def test_a_head_beside_an_encoder_and_a_decoder():
+    model = AutoModelForQuestionAnswering.from_config(make_config("t5"))
+    assert head_parameters(model) == {"qa_outputs.weight", "qa_outputs.bias"}
+
+
+@pytest.mark.parametrize("name", ["xlm", "flaubert"])
+def test_layers_that_are_kept_in_parts(name):
+    """XLM has a list of attentions, one of norms, …; the top layer is the last of each."""
+    model = AutoModelForSequenceClassification.from_config(make_config(name))
+    ftkit.set_trainable(model, "top:1")
+    body = {name for name in trainable(model) if name.startswith("transformer.")}
+    parts = {name.split(".")[1] for name in body}
+    assert parts == {"attentions", "layer_norm1", "ffns", "layer_norm2"}
+    assert {name.split(".")[2] for name in body} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("deberta", "deberta.encoder.rel_embeddings.weight"),
+        ("mpnet", "mpnet.encoder.relative_attention_bias.weight"),
+    ],
+)
+def test_tables_that_all_layers_share_lie_below_them(name, table):
+    depths = layer_depths(AutoModelForSequenceClassification.from_config(make_config(name)))
+    assert depths[table] == 3
+
+
+def test_dropout_between_frozen_embeddings_and_frozen_layers_is_off():
+    model = AutoModelForSequenceClassification.from_config(make_config("gpt2", pad_token_id=0))
+    ftkit.set_trainable(model, "top:1")
+    freeze_modules(model)
+    assert not model.transformer.drop.training
+    assert model.transformer.h[1].attn.resid_dropout.training
+    ftkit.set_trainable(model, "full")
+    freeze_modules(model)
+    assert all(module.training for module in model.modules())
+
+
+def test_modes_come_back(model):
+    model.train()
+    model.bert.pooler.eval()
+    modes = [module.training for module in model.modules()]
+    with kept_modes(model):
+        model.eval()
+    assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_training_leaves_the_mode_as_it_was(model, encoded, task, training):
+    model.train(training)
+    ftkit.train(model, encoded, task, ftkit.TrainingConfig(num_train_epochs=1, bf16=False))
+    assert {module.training for module in model.modules()} == {training}

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
-from sklearn.metrics import confusion_matrix
+from scipy.special import softmax
+from sklearn.metrics import confusion_matrix, log_loss
 
 import ftkit
 from ftkit.tasks import task_from_dict
@@ -177,7 +178,13 @@ def test_pairs_are_encoded_as_pairs_and_long_ones_cut(tokenizer):
     encoded = task.encode(splits, tokenizer)["train"][0]
     assert encoded["input_ids"] == tokenizer("the soup", "was cold")["input_ids"]
     assert encoded["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
-    assert len(task.encode(splits, tokenizer, max_length=5)["train"][0]["input_ids"]) == 5
+    with pytest.warns(ftkit.TruncationWarning) as caught:
+        encoded = task.encode(splits, tokenizer, max_length=5)["train"]
+    cut = tokenizer("the soup", "was cold", truncation=True, max_length=5)
+    assert {name: encoded[0][name] for name in cut} == dict(cut)
+    assert [str(warning.message) for warning in caught] == [
+        '2 of 2 rows of "train" cut, the longest has 7 tokens; the limit is 5 (max_length).'
+    ]
 
 
 def test_unlabelled_texts_must_come_in_pairs(tokenizer):
@@ -189,9 +196,10 @@ def test_unlabelled_texts_must_come_in_pairs(tokenizer):
 def test_row_statistics_sum_to_the_confusion_matrix(task):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(50, 2)), rng.integers(0, 2, 50)
-    sums = task.row_statistics(logits, labels).sum(axis=0)
+    *sums, nats = task.row_statistics(logits, labels).sum(axis=0)
+    assert nats == pytest.approx(50 * log_loss(labels, softmax(logits, axis=1)))
     np.testing.assert_array_equal(
-        sums.reshape(2, 2), confusion_matrix(labels, logits.argmax(axis=1))
+        np.reshape(sums, (2, 2)), confusion_matrix(labels, logits.argmax(axis=1))
     )
 
 

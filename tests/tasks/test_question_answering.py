@@ -333,13 +333,12 @@ def test_metrics_equal_the_definition_question_by_question(splits, task, tokeniz
     outputs, questions = random_logits(ftkit.data.row_lengths(encoded)), task.references(encoded)
     answers = [task.best(outputs, question).text for question in questions]
     wanted = [splits["train"][i]["answers"]["text"] for i in range(48)]
-    sums = task.row_statistics(outputs, questions).sum(axis=0)
-    metrics = {name: float(value) for name, value in task.metrics(sums).items()}
+    statistics = task.row_statistics(outputs, questions)
+    metrics = {n: float(value) for n, value in task.metrics(statistics.sum(axis=0)).items()}
     pairs = list(zip(answers, wanted, strict=True))
     assert metrics["exact_match"] == pytest.approx(np.mean([exact_match(*p) for p in pairs]))
     assert metrics["f1"] == pytest.approx(np.mean([answer_f1(*p) for p in pairs]))
-    right = task.right(outputs, questions)
-    assert right.tolist() == [exact_match(*pair) == 1 for pair in pairs]
+    assert task.is_correct(statistics).tolist() == [exact_match(*pair) == 1 for pair in pairs]
 
 
 def test_reports_with_other_windows_compare_and_those_of_other_questions_do_not(
@@ -371,7 +370,7 @@ def test_the_loss_is_that_of_the_model(splits, task, tokenizer, model):
         assert window_loss(logits, places) == pytest.approx(losses[-1], rel=1e-5)
     report = ftkit.evaluate(model, encoded, task, bf16=False)
     assert report.metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
-    assert len(report.right) == 12
+    assert len(report.is_correct) == 12
     assert set(report.intervals) == {"exact_match", "f1", "loss"}
     assert report.to_dict()["rows"] == 12
 
@@ -399,7 +398,7 @@ def test_training_learns_and_a_saved_model_answers_alike(
     saved, tokenizer, again = ftkit.load_saved(tmp_path / "model")
     assert saved == task
     rows = [(row["question"], row["context"]) for row in splits["test"]]
-    texts = [m_task.read(ftkit.predict(m, m_task.encode_texts(rows, tokenizer), m_task),
+    texts = [m_task.decode(ftkit.predict(m, m_task.encode_texts(rows, tokenizer), m_task),
                          m_task.encode_texts(rows, tokenizer), tokenizer)
              for m_task, m in ((task, model), (saved, again))]  # fmt: skip
     assert texts[0] == texts[1]

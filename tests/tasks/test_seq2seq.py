@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sacrebleu
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch.nn.functional import cross_entropy
 from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
@@ -125,7 +125,11 @@ def test_a_prefix_stands_before_each_source(tokenizer):
 
 
 def test_long_texts_are_cut_and_keep_their_end(tokenizer):
-    row = encode(tokenizer, max_length=3)[0]
+    with pytest.warns(ftkit.TruncationWarning) as caught:
+        row = encode(tokenizer, max_length=3)[0]
+    assert str(caught[0].message) == (
+        '24 of 24 rows of "train" cut, the longest has 5 tokens; the limit is 3 (max_length).'
+    )
     assert tokenizer.convert_ids_to_tokens(row["input_ids"]) == ["i", "buy", "</s>"]
     assert tokenizer.convert_ids_to_tokens(row["labels"]) == ["我", "买", "</s>"]
 
@@ -134,7 +138,9 @@ def test_a_tokenizer_that_adds_no_end_gets_one(tokenizer):
     plain = copy.deepcopy(tokenizer)
     plain.backend_tokenizer.post_processor = processors.TemplateProcessing("$A")
     assert encode(plain)[0]["labels"][-1] == END
-    assert encode(plain, max_length=3)[0]["labels"] == encode(tokenizer, max_length=3)[0]["labels"]
+    with pytest.warns(ftkit.TruncationWarning):
+        cut, expected = (encode(one, max_length=3)[0]["labels"] for one in (plain, tokenizer))
+    assert cut == expected
 
 
 def test_a_tokenizer_without_an_end(tokenizer):
@@ -207,7 +213,9 @@ def test_given_columns_win():
 
 
 def test_a_task_comes_back_from_its_dict(tokenizer):
-    encode(tokenizer)  # what it remembers of encoding is not saved
+    before = vars(TASK).copy()
+    encode(tokenizer)
+    assert vars(TASK) == before  # encoding leaves nothing behind in a task
     assert task_from_dict(json.loads(json.dumps(TASK.to_dict()))) == TASK
 
 
@@ -291,9 +299,8 @@ def outputs_of(texts: list[str], tokenizer) -> list[np.ndarray]:
 
 
 def test_a_resample_scores_as_its_rows_written_out(tokenizer):
-    references = [row["chinese"] for row in ROWS[:6]]
+    references = TASK.references(encode(tokenizer, rows=ROWS[:6]))
     texts = [row["chinese"] for row in ROWS[3:9]]
-    encode(tokenizer)
     statistics = TASK.row_statistics(outputs_of(texts, tokenizer), references)
     weights = bootstrap_weights(6, 20, seed=1)
     scores = TASK.metrics(weights @ statistics)
@@ -308,13 +315,48 @@ def test_a_resample_scores_as_its_rows_written_out(tokenizer):
 
 
 def test_what_is_right(tokenizer):
-    encode(tokenizer)
-    references = ["我买茶。", "我买饭。", "我吃鱼。"]
+    written = ["我买茶。", "我买饭。", "我吃鱼。"]
+    references = TASK.references(
+        encode(tokenizer, rows=[{"english": "tea", "chinese": text} for text in written])
+    )
+    assert references == written
     outputs = outputs_of(["我买茶。", "我买鱼。", "我吃鱼。"], tokenizer)
     report = make_report(TASK, outputs, references, n_resamples=50)
-    assert report.right.tolist() == [True, False, True]
+    assert report.is_correct.tolist() == [True, False, True]
     low, high = report.intervals["chrf"]
     assert low <= report.metrics["chrf"] <= high
+
+
+def test_a_task_that_encodes_with_another_tokenizer_scores_as_before(tokenizer):
+    """Rows are read with the tokenizer that encoded them, whatever came after."""
+    other = copy.deepcopy(tokenizer)
+    vocabulary = {**other.get_vocab()}
+    signs = sorted(set(vocabulary) - {"<pad>", "</s>", "<unk>"}, reverse=True)
+    shuffled = {"<pad>": PAD, "</s>": END, "<unk>": UNKNOWN}
+    shuffled |= {sign: i for i, sign in enumerate(signs, start=3)}
+    other.backend_tokenizer.model = models.WordLevel(shuffled, unk_token="<unk>")
+    encoded = encode(tokenizer)
+    perfect = outputs_of([row["chinese"] for row in ROWS], tokenizer)
+    one = make_report(TASK, perfect, TASK.references(encoded), n_resamples=0)
+    elsewhere = encode(other)
+    assert elsewhere["labels"] != encoded["labels"]
+    two = make_report(TASK, perfect, TASK.references(encoded), n_resamples=0)
+    assert one.metrics["chrf"] == two.metrics["chrf"] == pytest.approx(100)
+    assert two.is_correct.all()
+    there = outputs_of([row["chinese"] for row in ROWS], other)
+    three = make_report(TASK, there, TASK.references(elsewhere), n_resamples=0)
+    assert three.metrics["chrf"] == pytest.approx(100)
+    assert ftkit.compare(two, three).differences["chrf"] == 0
+    both = concatenate_datasets([encoded.select(range(3)), elsewhere.select(range(3, 6))])
+    mixed = make_report(TASK, perfect[:3] + there[3:6], TASK.references(both), n_resamples=0)
+    assert mixed.metrics["chrf"] == pytest.approx(100)
+
+
+def test_a_report_can_be_copied(tokenizer):
+    encoded = encode(tokenizer)
+    outputs = outputs_of([row["chinese"] for row in ROWS], tokenizer)
+    report = make_report(TASK, outputs, TASK.references(encoded), n_resamples=0)
+    assert copy.deepcopy(report).references == report.references
 
 
 # Training, writing, saving
@@ -334,7 +376,7 @@ def test_training_teaches_it_to_translate(trained, tokenizer):
     model, encoded = trained
     report = ftkit.evaluate(model, encoded["train"], TASK, bf16=False)
     assert report.metrics["chrf"] > 90
-    assert report.right.mean() > 0.8
+    assert report.is_correct.mean() > 0.8
     assert list(report.intervals) == ["chrf", "bleu", "loss"]
 
 
@@ -343,8 +385,8 @@ def test_with_and_without_labels_it_writes_the_same(trained, tokenizer):
     with_labels = ftkit.predict(model, encoded["train"], TASK, bf16=False)
     texts = TASK.encode_texts([(row["english"],) for row in ROWS], tokenizer)
     without = ftkit.predict(model, texts, TASK, bf16=False)
-    read = TASK.read(without, texts, tokenizer)
-    assert read == TASK.read(with_labels, encoded["train"], tokenizer)
+    read = TASK.decode(without, texts, tokenizer)
+    assert read == TASK.decode(with_labels, encoded["train"], tokenizer)
     assert all(PAD not in row for row in without)
     assert [type(text) for (text,) in read] == [str] * len(ROWS)
 

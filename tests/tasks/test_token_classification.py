@@ -201,7 +201,7 @@ def test_words_beyond_the_limit_count_as_predicted_o(task, tokenizer, model):
     assert task.tags(logits, encoded["positions"])[0] == ["B-PER"] * 3 + ["O", "O"]
     assert report.metrics["accuracy"] == pytest.approx(4 / 7)  # ann, today; ann, was
     assert report.metrics["recall"] == pytest.approx(2 / 3)  # york is missed
-    assert report.right.tolist() == [False, True]
+    assert report.is_correct.tolist() == [False, True]
 
 
 def test_a_word_of_which_the_tokenizer_keeps_nothing(task, tokenizer):
@@ -291,7 +291,7 @@ def test_metrics_on_random_logits(task):
         assert report.metrics[f"f1_{name}"] == pytest.approx(scores[name]["f1"])
     pairs = [pair for f, t in zip(found, truths, strict=True) for pair in zip(f, t, strict=True)]
     assert report.metrics["accuracy"] == pytest.approx(np.mean([a == b for a, b in pairs]))
-    assert report.right.tolist() == [f == t for f, t in zip(found, truths, strict=True)]
+    assert report.is_correct.tolist() == [f == t for f, t in zip(found, truths, strict=True)]
     rows = zip(outputs, references, strict=True)
     chosen = [(logits[r.positions], r.tag_ids) for logits, r in rows]
     flat = torch.tensor(np.concatenate([c for c, _ in chosen]))
@@ -315,7 +315,7 @@ def test_two_reports_compare(encoded, task, model):
         logits[row.positions, row.tag_ids] = 1
     other = make_report(task, perfect, one.references, n_resamples=0)
     assert other.metrics["f1"] == 1
-    assert ftkit.compare(one, other).only_b_right == 20 - one.right.sum()
+    assert ftkit.compare(one, other).only_b_right == 20 - one.is_correct.sum()
 
 
 def test_another_tokenizer_places_words_elsewhere_in_the_same_rows(task):
@@ -358,7 +358,7 @@ def test_entities_read_as_they_stand_in_the_text(task, tokenizer):
         logits = np.zeros((40, 5))
         logits[positions, [LABELS.index(tag) for tag in row]] = 1
         outputs.append(logits)
-    assert task.read(outputs, encoded, tokenizer) == [("Cy  Lind=PER", "York=LOC"), ("-",)]
+    assert task.decode(outputs, encoded, tokenizer) == [("Cy  Lind=PER", "York=LOC"), ("-",)]
 
 
 def test_trained_saved_and_loaded_it_says_the_same(encoded, task, tokenizer, model, tmp_path):
@@ -373,7 +373,7 @@ def test_trained_saved_and_loaded_it_says_the_same(encoded, task, tokenizer, mod
     after = ftkit.predict(loaded, texts, loaded_task, bf16=False)
     for one, other in zip(before, after, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    assert loaded_task.read(before, texts, loaded_tokenizer)[0] == ("ann=PER", "leeds=LOC")
+    assert loaded_task.decode(before, texts, loaded_tokenizer)[0] == ("ann=PER", "leeds=LOC")
     assert loaded.config.id2label == dict(enumerate(LABELS))
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="forkserver and gloo ove
 
 def train(encoded_dir: Path, output_dir: Path, settings: dict) -> int:  # noqa: F811
     """Train in each process; the first writes losses and weights."""
-    distributed.join()
+    distributed.init_process_group()
     dropout = settings.pop("dropout")
     torch.manual_seed(0)
     options = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
@@ -46,12 +46,14 @@ def train(encoded_dir: Path, output_dir: Path, settings: dict) -> int:  # noqa: 
         )
     except ftkit.StoppedError:
         return 75
-    weights = {name: distributed.whole(p).contiguous() for name, p in model.state_dict().items()}
-    if distributed.rank() == 0:
+    weights = {
+        name: distributed.full_tensor(p).contiguous() for name, p in model.state_dict().items()
+    }
+    if distributed.get_rank() == 0:
         save_file(weights, output_dir / "weights.safetensors")
         losses = [step.loss for step in history.steps]
         (output_dir / "losses.json").write_text(json.dumps(losses))
-    distributed.leave()
+    distributed.destroy_process_group()
     return 0
 
 
@@ -61,7 +63,7 @@ def signal_self_at(model, step: int) -> None:
 
     def count(module, _):
         seen.extend([1] * module.training)
-        if len(seen) == step and distributed.rank() == distributed.world_size() - 1:
+        if len(seen) == step and distributed.get_rank() == distributed.get_world_size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     model.register_forward_pre_hook(count)

@@ -16,11 +16,11 @@ from tests.benchmarks import estimate
 CONFIG = ftkit.TrainingConfig(num_train_epochs=3, batch_size=8, bf16=False, learning_rate=1e-2)
 
 
-def test_the_model_stays_as_it_is(model, encoded):
+def test_the_model_stays_as_it_is(model, encoded, task):
     ftkit.set_trainable(model, "top:1")
     other = copy.deepcopy(model)
     state = torch.random.get_rng_state()
-    ftkit.estimate(model, encoded, CONFIG)
+    ftkit.estimate(model, encoded, task, CONFIG)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
         assert one.requires_grad == two.requires_grad
@@ -29,9 +29,9 @@ def test_the_model_stays_as_it_is(model, encoded):
     assert not model.training
 
 
-def test_steps_and_tokens_are_those_of_the_run(model, encoded):
+def test_steps_and_tokens_are_those_of_the_run(model, encoded, task):
     lengths = row_lengths(encoded["train"])
-    found = ftkit.estimate(model, encoded, CONFIG)
+    found = ftkit.estimate(model, encoded, task, CONFIG)
     assert found.steps == 21
     order = epoch_order(lengths, 8, CONFIG.seed, 0)
     assert found.tokens == 3 * _padded(order, lengths)
@@ -39,12 +39,12 @@ def test_steps_and_tokens_are_those_of_the_run(model, encoded):
 
 
 @pytest.mark.parametrize("tune", ["head", "full"])
-def test_every_kind_of_run_can_be_tried(model, encoded, tune):
+def test_every_kind_of_run_can_be_tried(model, encoded, task, tune):
     ftkit.set_trainable(model, tune)
     del encoded["validation"]
-    assert ftkit.estimate(model, encoded, CONFIG).seconds > 0
+    assert ftkit.estimate(model, encoded, task, CONFIG).seconds > 0
     thawing = ftkit.TrainingConfig(unfreeze=((0.0, "head"), (0.5, "full")), bf16=False)
-    assert ftkit.estimate(model, encoded, thawing).steps == 6
+    assert ftkit.estimate(model, encoded, task, thawing).steps == 6
 
 
 def run_benchmark(printed: Path, *options: str) -> int:

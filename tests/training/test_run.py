@@ -196,7 +196,7 @@ def test_the_best_epoch_is_kept_whole_when_more_thaws_later(model, encoded, task
     before = weights(model)
     history = ftkit.train(model, encoded, task, options)
     kept = ftkit.evaluate(model, encoded["validation"], task, n_resamples=0, bf16=False)
-    best = history.evaluations[history.best_epoch - 1]
+    best = history.evaluations[history.best_epoch]
     assert float(kept.losses.mean()) == pytest.approx(best["loss"])
     assert history.best_epoch == 1
     name = "bert.encoder.layer.0.output.dense.weight"
@@ -205,20 +205,20 @@ def test_the_best_epoch_is_kept_whole_when_more_thaws_later(model, encoded, task
 
 def test_training_keeps_the_best_epoch(model, encoded, task):
     history = ftkit.train(model, encoded, task, config(num_train_epochs=5))
-    assert len(history.evaluations) == 5
+    assert [metrics["epoch"] for metrics in history.evaluations] == [0, 1, 2, 3, 4, 5]
     scores = [metrics["accuracy"] for metrics in history.evaluations]
-    assert history.best_epoch == scores.index(max(scores)) + 1
+    assert history.best_epoch == scores.index(max(scores))
     kept = ftkit.evaluate(model, encoded["validation"], task, n_resamples=0, bf16=False)
     assert kept.metrics["accuracy"] == max(scores)
     assert float(kept.losses.mean()) == pytest.approx(
-        history.evaluations[history.best_epoch - 1]["loss"]
+        history.evaluations[history.best_epoch]["loss"]
     )
 
 
 def test_without_validation_the_last_weights_stay(model, encoded, task):
     del encoded["validation"]
     history = ftkit.train(model, encoded, task, config())
-    assert (history.evaluations, history.best_epoch, len(history.steps)) == ([], 0, 14)
+    assert (history.evaluations, history.best_epoch, len(history.steps)) == ([], None, 14)
 
 
 def test_lora_trains_and_learns(model, encoded, task):

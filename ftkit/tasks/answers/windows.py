@@ -4,11 +4,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 
 from ftkit.data.batches import SPAN_COLUMNS
-from ftkit.errors import FtkitError, raise_problems
-from ftkit.tasks.answers.references import answer_pairs, question_name
+from ftkit.errors import FtkitError
+from ftkit.tasks.answers.references import question_name
 
 Offsets = Sequence[Sequence[int]]
 OUTSIDE = (0, 0)  # the offsets of what is no token of the context
@@ -16,6 +16,15 @@ OUTSIDE = (0, 0)  # the offsets of what is no token of the context
 
 class CutAnswerWarning(UserWarning):
     """No window of a question holds the whole answer, so nothing teaches it."""
+
+
+def check_offsets(tokenizer: Any) -> None:
+    """Raise `FtkitError` where a tokenizer is a slow one: it does not say where tokens stand."""
+    if not tokenizer.is_fast:
+        raise FtkitError(
+            f"{type(tokenizer).__name__} does not say where its tokens stand in the text; expected "
+            f"a fast tokenizer."
+        )
 
 
 def make_windows(
@@ -38,17 +47,7 @@ def make_windows(
         One item a window: what the tokenizer gives, ``question_index`` (the place in `questions`)
         and ``offsets``: for each token where it begins and ends in the context, in characters, the
         end not included; (0, 0) for what is no token of the context.
-
-    Raises
-    ------
-    FtkitError
-        The tokenizer is a slow one: it does not say where its tokens stand.
     """
-    if not tokenizer.is_fast:
-        raise FtkitError(
-            f"{type(tokenizer).__name__} does not say where its tokens stand in the text; expected "
-            f"a fast tokenizer."
-        )
     windows = tokenizer(
         list(questions),
         list(contexts),
@@ -83,19 +82,6 @@ def long_questions(
                 f"the question has {len(tokens)} tokens; expected at most {room}, so that windows "
                 f"of {max_length} tokens that share {stride} have room for the context.",
             )
-
-
-def check_lengths(
-    splits: DatasetDict, question_column: str, tokenizer: Any, max_length: int, stride: int
-) -> None:
-    """Raise one `FtkitError` that lists the questions of `long_questions` in all splits."""
-    raise_problems(
-        [
-            f"{question_name(str(name), split, i)}: {problem}"
-            for name, split in splits.items()
-            for i, problem in long_questions(split[question_column], tokenizer, max_length, stride)
-        ]
-    )
 
 
 def token_span(offsets: Offsets, start: int, end: int) -> tuple[int, int] | None:
@@ -151,37 +137,6 @@ def label_windows(
     encoded |= {"start_positions": starts, "end_positions": ends, "answers": texts}
 
 
-def encode_windows(
-    split: Dataset,
-    columns: tuple[str, str, str],
-    tokenizer: Any,
-    max_length: int,
-    stride: int,
-) -> Dataset:
-    """Return a split's windows with their labels and what scoring needs; see `make_windows`.
-
-    Parameters
-    ----------
-    split : datasets.Dataset
-    columns : (str, str, str)
-        Question, context, answers.
-    tokenizer, max_length, stride
-        See `make_windows`.
-    """
-
-    def encode_rows(rows: dict[str, list], indices: list[int]) -> dict[str, list]:
-        questions, contexts, answers = (rows[name] for name in columns)
-        encoded = make_windows(questions, contexts, tokenizer, max_length, stride)
-        label_windows(encoded, [answer_pairs(a) for a in answers], tokenizer.cls_token_id)
-        local = encoded["question_index"]
-        encoded["question_index"] = [indices[i] for i in local]
-        encoded["context"] = [contexts[i] for i in local]
-        return encoded | ({"row": [rows["row"][i] for i in local]} if "row" in rows else {})
-
-    names = split.column_names
-    return split.map(encode_rows, batched=True, with_indices=True, remove_columns=names)
-
-
 def warn_cut_answers(splits: DatasetDict, encoded: DatasetDict) -> None:
     """Warn of questions whose answer no window holds whole: they would be lost in silence."""
     for name, windows in encoded.items():
@@ -195,5 +150,5 @@ def warn_cut_answers(splits: DatasetDict, encoded: DatasetDict) -> None:
                 f'{size - len(held)} of {size} answers of "{name}" are whole in no window (the '
                 f"first: {first}), so nothing teaches them. Choose a larger stride or max_length.",
                 CutAnswerWarning,
-                stacklevel=3,
+                stacklevel=4,
             )

@@ -84,10 +84,15 @@ def count_row(
     return np.array([*words, *count_entities(guesses, truths, types).ravel()])
 
 
+def type_counts(sums: np.ndarray, types: Sequence[str]) -> np.ndarray:
+    """Return the counts of entities, type by type, of sums of `count_row`: (..., n_types, 3)."""
+    return sums[..., 4:].reshape(*sums.shape[:-1], len(types), 3)
+
+
 def tag_metrics(sums: np.ndarray, types: Sequence[str]) -> dict[str, np.ndarray]:
     """Compute the metrics of sums of `count_row`, shape (..., 4 + 3 * n_types) → (...)."""
     nats, seen, words, right = np.moveaxis(sums[..., :4], -1, 0)
-    counts = sums[..., 4:].reshape(*sums.shape[:-1], len(types), 3)
+    counts = type_counts(sums, types)
     by_type = entity_metrics(counts)["f1"]
     return {
         **entity_metrics(counts.sum(axis=-2)),

@@ -10,15 +10,12 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, closest
+from ftkit.tasks.truncation import TruncationWarning, check_cut
 
 SHOWN = 10  # problems that `raise_problems` writes out; looking for the closest tag takes time
 NO_TOKEN = -1  # the position of a word that has no token
 HAN = "\u3400-\u9fff"  # Chinese characters: one word each
 WORD = re.compile(rf"['’]s\b|[{HAN}]|[^\W{HAN}]+(?:(?!['’]s\b)[-'’.,:/][^\W{HAN}]+)*|[^\w\s]")
-
-
-class TruncationWarning(UserWarning):
-    """The model does not see a part of the data."""
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
@@ -88,9 +85,16 @@ def _faults(
             yield f', word {number} ("{word}"): unknown tag "{tag}". {hint}'
 
 
-def encode_words(
-    rows: Sequence[Sequence[str]], tokenizer: Any, max_length: int | None = None
-) -> dict[str, list]:
+def check_words(tokenizer: Any) -> None:
+    """Raise `FtkitError` where a tokenizer cannot say which word a token is of."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise FtkitError(
+            f"{type(tokenizer).__name__} cannot say which word a token is of; expected a fast "
+            f"tokenizer (a checkpoint with tokenizer.json)."
+        )
+
+
+def encode_words(rows: Sequence[Sequence[str]], tokenizer: Any, limit: int) -> dict[str, list]:
     """Turn sentences into token ids, and find the first token of each word.
 
     Parameters
@@ -98,8 +102,8 @@ def encode_words(
     rows : sequence of sequences of str
         Words.
     tokenizer : PreTrainedTokenizerBase
-    max_length : int, optional
-        Longer rows are cut; by default at the tokenizer's own limit.
+    limit : int
+        Tokens in a row; longer ones are cut.
 
     Returns
     -------
@@ -111,16 +115,12 @@ def encode_words(
     Raises
     ------
     FtkitError
-        The tokenizer cannot say which word a token is of.
+        The limit is below the number of special tokens.
     """
-    if not getattr(tokenizer, "is_fast", False):
-        raise FtkitError(
-            f"{type(tokenizer).__name__} cannot say which word a token is of; expected a fast "
-            f"tokenizer (a checkpoint with tokenizer.json)."
-        )
     begin = " " if _ids("a", tokenizer) != _ids(" a", tokenizer) else ""  # GPT-2's kind
     spaced = [[begin + word for word in words] for words in rows]
-    encoded = tokenizer(spaced, is_split_into_words=True, truncation=True, max_length=max_length)
+    encoded = tokenizer(spaced, is_split_into_words=True, truncation=True, max_length=limit)
+    check_cut(encoded["input_ids"], limit)
     positions = []
     for i, words in enumerate(rows):
         places = list(enumerate(encoded.word_ids(i)))
@@ -164,4 +164,4 @@ def warn_unseen(splits: DatasetDict, limit: int) -> None:
             f"{', '.join(dropped)} are nothing to the tokenizer; they count as predicted O."
         )
     if lines:
-        warnings.warn("\n".join(lines), TruncationWarning, stacklevel=3)
+        warnings.warn("\n".join(lines), TruncationWarning, stacklevel=4)

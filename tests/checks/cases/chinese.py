@@ -3,6 +3,7 @@
 import re
 import unicodedata
 
+import numpy as np
 import torch
 
 
@@ -117,4 +118,74 @@ CASES = {
             (make_score(mask="pile", clone=False), "wrote over input_ids"),
         ],
     ),
+}
+
+
+def epoch_in_a_loop(validation, test):
+    best = 0
+    for i in range(1, len(validation)):
+        if validation[i] > validation[best]:
+            best = i
+    return [best + 1, test[best]]
+
+
+def epoch_in_torch(validation, test):
+    best = torch.tensor(validation).argmax()
+    return torch.stack([best + 1, torch.tensor(test)[best]])
+
+
+def key_by_category(text):
+    plain = unicodedata.normalize("NFKC", text).lower()
+    return "".join(c for c in plain if unicodedata.category(c)[0] in "LN")
+
+
+def score_in_one_batch(model, input_ids, mask_id):
+    places = torch.arange(1, len(input_ids) - 1)
+    batch = input_ids.repeat(len(places), 1)
+    batch[range(len(places)), places] = mask_id
+    logits = model(input_ids=batch).logits[range(len(places)), places]
+    return logits.log_softmax(-1)[range(len(places)), input_ids[places]].sum()
+
+
+def score_in_numpy(model, input_ids, mask_id):
+    total = np.float32(0)
+    for place, token in list(enumerate(input_ids.tolist()))[1:-1]:
+        hidden = torch.where(torch.arange(len(input_ids)) == place, mask_id, input_ids)
+        logits = model(input_ids=hidden.unsqueeze(0)).logits[0, place].detach().numpy()
+        total += logits[token] - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+    return total
+
+
+def score_by_cross_entropy(model, input_ids, mask_id):
+    losses = []
+    for i in range(1, len(input_ids) - 1):
+        read = [*input_ids[:i].tolist(), mask_id, *input_ids[i + 1 :].tolist()]
+        logits = model(input_ids=torch.tensor([read])).logits[:, i]
+        losses.append(torch.nn.functional.cross_entropy(logits, input_ids[i : i + 1]).item())
+    return -sum(losses)
+
+
+ALTERNATIVES = {
+    "choose_epoch": [
+        epoch_in_a_loop,
+        epoch_in_torch,
+        lambda v, t: (np.argmax(v) + 1, np.float32(t[np.argmax(v)])),
+        lambda v, t: (v.index(max(v)) + 1, t[v.index(max(v))]),
+    ],
+    "honest_accuracy": [
+        lambda score, leaked: 1 - (1 - score) / (1 - leaked),
+        lambda score, leaked: np.float32(score - leaked) / np.float32(1 - leaked),
+        lambda score, leaked: torch.tensor(score).sub(leaked).div(1 - leaked),
+    ],
+    "leak_key": [
+        key_by_category,
+        lambda text: re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold()),
+        lambda text: [
+            c.lower()
+            for c in unicodedata.normalize("NFKD", text)
+            if unicodedata.category(c)[0] in "LN"
+        ],
+        lambda text: hash(right_key(text)),
+    ],
+    "sentence_score": [score_in_one_batch, score_in_numpy, score_by_cross_entropy],
 }

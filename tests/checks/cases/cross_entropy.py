@@ -1,5 +1,8 @@
 """Right and wrong answers to the exercises on cross entropy."""
 
+import math
+
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -112,4 +115,97 @@ CASES = {
             (lambda z, y: right_gradient(z, y) * (y != -100).float().mean(), "count in N either"),
         ],
     ),
+}
+
+
+def softmax_in_numpy(logits):
+    powers = np.exp(logits.numpy() - logits.numpy().max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def softmax_by_rows(logits):
+    if logits.ndim > 1:
+        return torch.stack([softmax_by_rows(row) for row in logits])
+    powers = [math.exp(z) for z in (logits - max(logits)).tolist()]
+    return torch.tensor([power / sum(powers) for power in powers])
+
+
+def cross_entropy_in_numpy(logits, labels):
+    z, y = logits.double().numpy(), labels.numpy()
+    top = z.max(axis=1, keepdims=True)
+    log_sums = top[:, 0] + np.log(np.exp(z - top).sum(axis=1))
+    return np.mean(log_sums - z[range(len(y)), y])
+
+
+def cross_entropy_in_a_loop(logits, labels):
+    total = 0.0
+    for row, label in zip(logits, labels, strict=True):
+        total += (torch.logsumexp(row, dim=0) - row[label]).item()
+    return total / len(labels)
+
+
+def token_loss_in_a_loop(logits, labels):
+    losses = [
+        (row.logsumexp(0) - row[label]).item()
+        for rows, row_labels in zip(logits, labels, strict=True)
+        for row, label in zip(rows, row_labels, strict=True)
+        if label >= 0
+    ]
+    return sum(losses) / len(losses)
+
+
+def token_loss_of_the_labelled(logits, labels):
+    counted = labels != -100
+    return right_cross_entropy(logits[counted], labels[counted])
+
+
+def gradient_in_numpy(logits, labels):
+    p, y = softmax_in_numpy(logits), labels.numpy()
+    rows = np.flatnonzero(y >= 0)
+    p[rows, y[rows]] -= 1
+    p[y < 0] = 0
+    return p / len(rows)
+
+
+def gradient_in_a_loop(logits, labels):
+    n = (labels >= 0).sum()
+    rows = [[0.0] * logits.shape[1] for _ in labels]
+    for i, label in enumerate(labels.tolist()):
+        for k, p in enumerate(right_softmax(logits[i]).tolist()):
+            rows[i][k] = (p - (k == label)) / n if label >= 0 else 0.0
+    return rows
+
+
+def gradient_by_autograd(logits, labels):
+    logits = logits.clone().requires_grad_()
+    cross_entropy(logits, labels, ignore_index=-100).backward()
+    return logits.grad
+
+
+ALTERNATIVES = {
+    "softmax": [
+        softmax_in_numpy,
+        softmax_by_rows,
+        lambda logits: (logits - logits.logsumexp(-1, keepdim=True)).exp(),
+        lambda logits: right_softmax(logits.double()).tolist(),
+    ],
+    "cross_entropy": [
+        cross_entropy_in_numpy,
+        cross_entropy_in_a_loop,
+        lambda z, y: (z.logsumexp(-1) - z.gather(1, y[:, None])[:, 0]).mean(),
+    ],
+    "token_loss": [
+        token_loss_in_a_loop,
+        token_loss_of_the_labelled,
+        lambda z, y: cross_entropy(z.transpose(1, 2), y),
+    ],
+    "perplexity": [
+        lambda losses, counts: np.exp(np.average(losses.numpy(), weights=counts.numpy())),
+        lambda losses, counts: math.exp(
+            sum(x * n for x, n in zip(losses.tolist(), counts.tolist(), strict=True))
+            / sum(counts.tolist())
+        ),
+        lambda losses, counts: torch.exp(losses @ (counts / counts.sum())),
+    ],
+    "gradient": [gradient_in_numpy, gradient_in_a_loop, gradient_by_autograd],
 }

@@ -1,5 +1,10 @@
 """Right and wrong answers to the exercises on speed and memory."""
 
+from fractions import Fraction
+
+import numpy as np
+import torch
+
 
 def padded(lengths, batches):
     return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
@@ -76,4 +81,61 @@ CASES = {
             (lambda share, factor: factor / share, "the rest of the step"),
         ],
     ),
+}
+
+
+def padding_in_a_loop(lengths, batches):
+    padding = tokens = 0
+    for batch in batches:
+        longest = max(lengths[i] for i in batch)
+        for i in batch:
+            padding += longest - lengths[i]
+            tokens += longest
+    return Fraction(padding, tokens)
+
+
+def padding_in_numpy(lengths, batches):
+    lengths = np.array(lengths, dtype=np.float32)
+    whole = sum(len(batch) * lengths[batch].max() for batch in batches)
+    return 1 - lengths.sum() / whole
+
+
+def padding_in_torch(lengths, batches):
+    lengths = torch.tensor(lengths)
+    rows = [lengths[batch] for batch in batches]
+    padding = torch.cat([row.max() - row for row in rows])
+    return padding.sum() / (padding + torch.cat(rows)).sum()
+
+
+def loss_in_a_loop(losses, counts):
+    total = labels = 0
+    for loss, count in zip(losses, counts, strict=True):
+        if count:
+            total += loss * count
+            labels += count
+    return total / labels
+
+
+def loss_in_torch(losses, counts):
+    counts = torch.tensor(counts)
+    return (torch.tensor(losses) * counts / counts.sum()).sum()
+
+
+ALTERNATIVES = {
+    "padding_share": [padding_in_a_loop, padding_in_numpy, padding_in_torch],
+    "accumulated_loss": [
+        loss_in_a_loop,
+        loss_in_torch,
+        lambda losses, counts: np.average(np.float32(losses), weights=counts),
+    ],
+    "training_bytes": [
+        lambda total, trains: 4 * (total - trains) + 16 * trains,
+        lambda total, trains: np.dtype(np.float32).itemsize * np.array([total, 3 * trains]).sum(),
+        lambda total, trains: torch.tensor(4.0) * total + 12.0 * trains,
+    ],
+    "speedup": [
+        lambda share, factor: factor / (factor * (1 - share) + share),
+        lambda share, factor: np.float32(1) / np.float32(1 - share + share / factor),
+        lambda share, factor: torch.tensor([1 - share, share / factor]).sum().reciprocal(),
+    ],
 }

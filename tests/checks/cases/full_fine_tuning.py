@@ -1,7 +1,9 @@
 """Right and wrong answers to the exercises on full fine-tuning."""
 
+import copy
 import math
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -166,4 +168,110 @@ CASES = {
             (lambda model, batch: right_predict(model, batch).argmax(-1), "no argmax"),
         ],
     ),
+}
+
+
+def mask_in_numpy(rows):
+    lengths = np.array([len(row) for row in rows])
+    return np.arange(lengths.max()) < lengths[:, None]
+
+
+def mask_by_pad_sequence(rows):
+    return nn.utils.rnn.pad_sequence([torch.ones(len(row)) for row in rows], batch_first=True)
+
+
+def mask_as_lists(rows):
+    longest = len(max(rows, key=len))
+    return [[int(place < len(row)) for place in range(longest)] for row in rows]
+
+
+def steps_in_a_loop(rows, batch_size, accumulation, epochs):
+    steps = 0
+    for _ in range(epochs):
+        left = rows
+        while left > 0:
+            left -= batch_size * accumulation
+            steps += 1
+    return steps
+
+
+def rate_to_the_last_step(step, total_steps, warmup_steps, peak):
+    """Reach 0 at the last update itself, as the statement may be read."""
+    if 0 < warmup_steps < 1:
+        warmup_steps = int(warmup_steps * total_steps)
+    if step < warmup_steps:
+        return step / warmup_steps * peak
+    return peak * (1 - (step - warmup_steps) / (total_steps - 1 - warmup_steps))
+
+
+def rate_in_float32(step, total_steps, warmup_steps, peak):
+    warmup = total_steps * warmup_steps if warmup_steps < 1 else warmup_steps
+    up = np.float32(step) / np.float32(warmup) if warmup else 1
+    return np.float32(peak) * min(up, np.float32(total_steps - step) / (total_steps - warmup), 1)
+
+
+def rate_by_interpolation(step, total_steps, warmup_steps, peak):
+    warmup = math.ceil(total_steps * warmup_steps) if warmup_steps < 1 else warmup_steps
+    places, rates = (
+        ([0, warmup, total_steps], [0, peak, 0]) if warmup else ([0, total_steps], [peak, 0])
+    )
+    return torch.tensor(np.interp(step, places, rates))
+
+
+def step_by_hand(model, batch, optimizer):
+    model.train()
+    loss = torch.nn.functional.cross_entropy(model(batch["inputs"]).logits, batch["labels"])
+    model.zero_grad()
+    loss.backward()
+    norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+    for parameter in model.parameters():
+        parameter.grad *= min(1, 1 / norm)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def step_in_numpy_and_out(model, batch, optimizer):
+    optimizer.zero_grad(set_to_none=False)
+    outputs = model.train()(inputs=batch["inputs"], labels=batch["labels"])
+    outputs.loss.backward()
+    torch.nn.utils.clip_grad_norm_(list(model.parameters()), 1)
+    optimizer.step()
+    return outputs.loss.detach().numpy()
+
+
+def predict_without_grad(model, batch):
+    was_training = model.training
+    with torch.no_grad():
+        outputs = model.eval()(**batch)
+    if was_training:
+        model.train()
+    return outputs.logits
+
+
+@torch.no_grad()
+def predict_and_restore(model, batch):
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.train(mode=False)
+        return model(inputs=batch["inputs"]).logits.numpy()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+ALTERNATIVES = {
+    "attention_mask": [mask_in_numpy, mask_by_pad_sequence, mask_as_lists],
+    "optimizer_steps": [
+        steps_in_a_loop,
+        lambda r, b, a, e: -(-r // (b * a)) * e,
+        lambda r, b, a, e: np.ceil(r / b / a) * e,
+        lambda r, b, a, e: e * len(range(0, r, b * a)),
+    ],
+    "learning_rate": [rate_to_the_last_step, rate_in_float32, rate_by_interpolation],
+    "training_step": [make_step(zero="last"), step_by_hand, step_in_numpy_and_out],
+    "predict": [
+        predict_without_grad,
+        predict_and_restore,
+        lambda model, batch: right_predict(copy.deepcopy(model), batch),
+    ],
 }

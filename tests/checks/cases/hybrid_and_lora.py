@@ -1,5 +1,11 @@
 """Right and wrong answers to the exercises on hybrid fine-tuning and LoRA."""
 
+import bisect
+
+import numpy as np
+import torch
+from torch.nn.functional import linear
+
 
 def _forward(x, weight, bias, a, b, alpha):
     return x @ weight.T + bias + alpha / len(a) * (x @ a.T @ b.T)
@@ -94,4 +100,86 @@ CASES = {
             (lambda step, n, plan: plan, "expected"),
         ],
     ),
+}
+
+
+def _rate_in_a_loop(rate, decay, layer, n):
+    for _ in range(layer, n - 1):
+        rate *= decay
+    return rate
+
+
+def _rate_of_all(rate, decay, layer, n):
+    rates = [rate]
+    while len(rates) < n:
+        rates.insert(0, rates[0] * decay)
+    return np.float32(rates[layer])
+
+
+def _forward_in_a_loop(x, weight, bias, a, b, alpha):
+    rows = []
+    for row in x:
+        few = torch.tensor([torch.dot(direction, row) for direction in a])
+        rows.append(weight @ row + bias + alpha / a.shape[0] * (b @ few))
+    return torch.stack(rows)
+
+
+def _forward_in_numpy(x, weight, bias, a, b, alpha):
+    x, weight, bias, a, b = (tensor.numpy() for tensor in (x, weight, bias, a, b))
+    return x @ (weight + alpha / len(a) * b @ a).T + bias
+
+
+def _stage_in_a_loop(step, total_steps, schedule):
+    holds = None
+    for share, tune in schedule:
+        if step >= share * total_steps:
+            holds = tune
+    return holds
+
+
+def _stage_by_bisection(step, total_steps, schedule):
+    shares = [share for share, _ in schedule]
+    return schedule[bisect.bisect_right(shares, step / total_steps) - 1][1]
+
+
+def _stage_from_the_end(step, total_steps, schedule):
+    return next(tune for share, tune in reversed(schedule) if step / total_steps >= share)
+
+
+def _merge_in_numpy(weight, a, b, alpha):
+    return weight.numpy() + np.float32(alpha / a.shape[0]) * (b.numpy() @ a.numpy())
+
+
+def _merge_in_a_loop(weight, a, b, alpha):
+    merged = weight.tolist()
+    for i in range(len(merged)):
+        for j in range(len(merged[0])):
+            merged[i][j] += alpha / len(a) * sum(float(b[i, k] * a[k, j]) for k in range(len(a)))
+    return merged
+
+
+ALTERNATIVES = {
+    "lora_parameters": [
+        lambda i, o, r: np.prod((r, i)) + np.prod((o, r)),
+        lambda i, o, r: torch.empty(r, i).numel() + torch.empty(o, r).numel(),
+        lambda i, o, r: float(r * i + r * o),
+    ],
+    "layer_rate": [
+        _rate_in_a_loop,
+        _rate_of_all,
+        lambda rate, decay, layer, n: rate * torch.tensor(decay).pow(n - layer - 1),
+    ],
+    "lora_forward": [
+        _forward_in_a_loop,
+        _forward_in_numpy,
+        lambda x, weight, bias, a, b, alpha: (
+            linear(x, weight, bias) + linear(linear(x, a), b) * (alpha / a.size(0))
+        ),
+    ],
+    "merge": [
+        _merge_in_numpy,
+        _merge_in_a_loop,
+        lambda w, a, b, alpha: torch.einsum("or,ri->oi", b, a).mul(alpha / len(a)).add(w),
+    ],
+    "stage": [_stage_in_a_loop, _stage_by_bisection, _stage_from_the_end],
 }

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch.nn.functional import cosine_similarity
 
@@ -141,4 +142,129 @@ CASES = {
             ),
         ],
     ),
+}
+
+
+def bigram_in_a_loop(tokens, first, second, k):
+    n_pair = n_first = 0
+    for i in range(len(tokens) - 1):
+        if tokens[i] == first:
+            n_first += 1
+            n_pair += tokens[i + 1] == second
+    return (n_pair + k) / (n_first + k * len(set(tokens)))
+
+
+def bigram_in_numpy(tokens, first, second, k):
+    words = np.array(tokens)
+    context = words[:-1] == first
+    above = (context & (words[1:] == second)).sum() + k
+    return above / (context.sum() + k * np.unique(words).size)
+
+
+def bigram_by_table(tokens, first, second, k):
+    vocabulary = sorted(set(tokens))
+    counts = torch.full((len(vocabulary), len(vocabulary)), float(k), dtype=torch.float32)
+    for one, other in pairwise(tokens):
+        counts[vocabulary.index(one), vocabulary.index(other)] += 1
+    table = counts / counts.sum(dim=1, keepdim=True)
+    return table[vocabulary.index(first), vocabulary.index(second)]
+
+
+def neighbours_in_a_loop(vectors, row, n):
+    def cosine(i):
+        return float(vectors[i] @ vectors[row] / vectors[i].norm() / vectors[row].norm())
+
+    others = [i for i in range(len(vectors)) if i != row]
+    return tuple(sorted(others, key=cosine, reverse=True)[:n])
+
+
+def neighbours_in_numpy(vectors, row, n):
+    unit = vectors.numpy() / np.linalg.norm(vectors.numpy(), axis=1, keepdims=True)
+    cosines = unit @ unit[row]
+    cosines[row] = -np.inf
+    return np.argsort(-cosines)[:n]
+
+
+def neighbours_by_topk(vectors, row, n):
+    cosines = cosine_similarity(vectors, vectors[row : row + 1])
+    found = cosines.topk(n + 1).indices
+    return found[found != row]
+
+
+def top_p_in_a_loop(probabilities, p):
+    rows = []
+    for row in probabilities.tolist():
+        kept, total = [0.0] * len(row), 0.0
+        for i in sorted(range(len(row)), key=lambda i: -row[i]):
+            if total >= p:
+                break
+            kept[i] = row[i]
+            total += row[i]
+        rows.append([value / total for value in kept])
+    return rows
+
+
+def top_p_in_numpy(probabilities, p):
+    q = probabilities.numpy()
+    order = np.argsort(-q, axis=1)
+    ranked = np.take_along_axis(q, order, axis=1)
+    before = np.cumsum(ranked, axis=1) - ranked
+    kept = np.zeros_like(q)
+    np.put_along_axis(kept, order, np.where(before < p, ranked, 0), axis=1)
+    return kept / kept.sum(axis=1, keepdims=True)
+
+
+def top_p_by_threshold(probabilities, p):
+    ranked = probabilities.sort(dim=-1, descending=True).values
+    n_kept = (ranked.cumsum(dim=-1) < p).sum(dim=-1, keepdim=True)
+    smallest = ranked.gather(-1, n_kept)
+    kept = torch.where(probabilities >= smallest, probabilities, 0)
+    return kept / kept.sum(dim=-1, keepdim=True)
+
+
+def attention_with_uniform_padding(scores, real):
+    weights = attention(scores, real)
+    return torch.where(real[:, :, None], weights, 1 / scores.shape[-1])
+
+
+def attention_with_padding_on_itself(scores, real):
+    size = scores.shape[-1]
+    allowed = torch.ones(size, size).tril().bool() & real[:, None] & real[:, :, None]
+    allowed = allowed | torch.eye(size).bool()
+    return scores.masked_fill(~allowed, -1e9).softmax(dim=-1)
+
+
+def attention_in_a_loop(scores, real):
+    weights = np.zeros(scores.shape)
+    for b, i in np.ndindex(scores.shape[:2]):
+        seen = [j for j in range(i + 1) if real[b, j]]
+        powers = np.exp(scores[b, i, seen].numpy())
+        weights[b, i, seen] = powers / powers.sum()
+    return weights
+
+
+def attention_by_lengths(scores, real):
+    places = torch.arange(scores.shape[-1])
+    lengths = real.sum(dim=1)[:, None, None]
+    seen = (places[None, :, None] >= places) & (places < lengths)
+    powers = scores.exp() * seen
+    return powers / powers.sum(dim=-1, keepdim=True)
+
+
+ALTERNATIVES = {
+    "bigram_probability": [bigram_in_a_loop, bigram_in_numpy, bigram_by_table],
+    "text_perplexity": [
+        lambda s: 2 ** -mean([math.log2(p) for x in s for p in x]),
+        lambda s: np.exp(-np.log(np.concatenate(s)).mean()),
+        lambda s: torch.exp(-torch.cat([torch.tensor(x) for x in s]).log().mean()),
+        lambda s: math.prod(p for x in s for p in x) ** (-1 / sum(map(len, s))),
+    ],
+    "most_similar": [neighbours_in_a_loop, neighbours_in_numpy, neighbours_by_topk],
+    "top_p": [top_p_in_a_loop, top_p_in_numpy, top_p_by_threshold],
+    "causal_weights": [
+        attention_with_uniform_padding,
+        attention_with_padding_on_itself,
+        attention_in_a_loop,
+        attention_by_lengths,
+    ],
 }

@@ -1,6 +1,10 @@
 """Right and wrong answers to the exercises on named entities."""
 
+from fractions import Fraction
 from itertools import pairwise
+
+import numpy as np
+import torch
 
 
 def right_labels(word_ids, labels):
@@ -191,4 +195,99 @@ CASES = {
             (divides, "by custom F1 is 0"),
         ],
     ),
+}
+
+
+def labels_by_index(word_ids, labels):
+    return [
+        -100 if word is None or i != word_ids.index(word) else labels[word]
+        for i, word in enumerate(word_ids)
+    ]
+
+
+def labels_in_numpy(word_ids, labels):
+    words = np.array([-1 if word is None else word for word in word_ids])
+    first = (words >= 0) & (words != np.roll(words, 1))
+    return np.where(first, np.array([*labels, -100])[words], -100)
+
+
+def labels_in_torch(word_ids, labels):
+    row = torch.full((len(word_ids),), -100)
+    for word in range(len(labels)):
+        row[word_ids.index(word)] = labels[word]
+    return row
+
+
+def bio_word_by_word(size, entities):
+    tags = []
+    for word in range(size):
+        inside = [(s, kind) for s, e, kind in entities if s <= word < e]
+        tags.append(("B-" if inside[0][0] == word else "I-") + inside[0][1] if inside else "O")
+    return tuple(tags)
+
+
+def bio_in_numpy(size, entities):
+    tags = np.full(size, "O", dtype=object)
+    for start, end, kind in entities:
+        tags[start:end] = f"I-{kind}"
+        tags[start] = f"B-{kind}"
+    return tags
+
+
+def bio_from_pieces(size, entities):
+    tags = []
+    for start, end, kind in sorted(entities):
+        tags += ["O"] * (start - len(tags)) + [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
+    return tags + ["O"] * (size - len(tags))
+
+
+def repair_by_state(tags):
+    fixed, kind = [], None
+    for tag in tags:
+        prefix, _, name = tag.partition("-")
+        fixed.append("B-" + name if prefix == "I" and name != kind else tag)
+        kind = name
+    return fixed
+
+
+def repair_in_numpy(tags):
+    before = ["O", *tags[:-1]]
+    stray = [t[0] == "I" and b[1:] != t[1:] for b, t in zip(before, tags, strict=True)]
+    return np.where(stray, ["B" + tag[1:] for tag in tags], tags)
+
+
+def repair_a_copy(tags):
+    copied = list(tags)
+    for i in range(len(tags)):
+        if tags[i].startswith("I") and (i == 0 or tags[i - 1].split("-")[-1] != tags[i][2:]):
+            copied[i] = tags[i].replace("I", "B", 1)
+    return tuple(copied)
+
+
+def f1_of_numbered(guesses, truths, kind):
+    mine = {(i, *span) for i, row in enumerate(guesses) for span in row if span[2] == kind}
+    yours = {(i, *span) for i, row in enumerate(truths) for span in row if span[2] == kind}
+    return Fraction(2 * len(mine & yours), len(mine) + len(yours)) if mine or yours else 0
+
+
+def f1_in_numpy(guesses, truths, kind):
+    hits, found, there = np.array(counts(of(kind, guesses), of(kind, truths)), dtype=np.float32)
+    return 2 * hits / max(found + there, np.float32(1))
+
+
+def f1_by_precision_and_recall(guesses, truths, kind):
+    tp = fp = fn = 0
+    for guess, truth in zip(of(kind, guesses), of(kind, truths), strict=True):
+        tp, fp, fn = tp + len(guess & truth), fp + len(guess - truth), fn + len(truth - guess)
+    if tp == 0:
+        return 0.0
+    precision, recall = tp / (tp + fp), tp / (tp + fn)
+    return torch.tensor(2 * precision * recall / (precision + recall))
+
+
+ALTERNATIVES = {
+    "token_labels": [labels_by_index, labels_in_numpy, labels_in_torch],
+    "to_bio": [bio_word_by_word, bio_in_numpy, bio_from_pieces],
+    "repair": [repair_by_state, repair_in_numpy, repair_a_copy],
+    "type_f1": [f1_of_numbered, f1_in_numpy, f1_by_precision_and_recall],
 }

@@ -1,8 +1,12 @@
 """Right and wrong answers to the exercises on partial fine-tuning."""
 
-from fnmatch import fnmatchcase
+import re
+from fnmatch import filter as fnfilter
+from fnmatch import fnmatchcase, translate
 
+import numpy as np
 import torch
+from torch import nn
 
 
 def make_freeze(*, rule=any, both=True, inverted=False, module_flag=False, prefix=False):
@@ -145,4 +149,121 @@ CASES = {
             (lambda model: model.train().requires_grad_(), "leave requires_grad"),
         ],
     ),
+}
+
+
+def freeze_in_place(model, patterns):
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def freeze_by_regular_expression(model, patterns):
+    rule = re.compile("|".join(translate(pattern) for pattern in patterns))
+    model.requires_grad_(False)
+    chosen = [name for name, _ in model.named_parameters() if rule.match(name)]
+    for name in chosen:
+        model.get_parameter(name).requires_grad = True
+    return chosen
+
+
+def freeze_pattern_by_pattern(model, patterns):
+    model.requires_grad_(False)
+    parameters = dict(model.named_parameters())
+    for pattern in patterns:
+        for name in fnfilter(parameters, pattern):
+            parameters[name].requires_grad_()
+    return tuple(name for name, p in parameters.items() if p.requires_grad)
+
+
+def share_in_torch(model):
+    vector = nn.utils.parameters_to_vector(
+        torch.full_like(p, float(p.requires_grad)) for p in model.parameters()
+    )
+    return vector.mean()
+
+
+def share_in_a_loop(model):
+    trains = total = 0
+    for parameter in model.parameters():
+        total += np.prod(parameter.shape)
+        trains += np.prod(parameter.shape) * parameter.requires_grad
+    return np.float32(trains / total)
+
+
+def share_by_identity(model):
+    own = {id(p): p for module in model.modules() for p in module.parameters(recurse=False)}
+    sizes = torch.tensor([[p.numel(), p.numel() * p.requires_grad] for p in own.values()])
+    total, trains = sizes.sum(dim=0)
+    return (trains / total).item()
+
+
+def bytes_in_a_loop(model):
+    total = 0
+    for _, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            gradient = parameter.nelement() * parameter.element_size()
+            moments = 2 * gradient
+            total += gradient + moments
+    return float(total)
+
+
+def optimizer_of_two_groups(model, learning_rate):
+    chosen = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in chosen if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in chosen if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate)
+
+
+def modes_from_below(model):
+    """Decide for each module by its parameters, or by those of the module that holds it."""
+
+    def decide(module, mode):
+        flags = [p.requires_grad for p in module.parameters()]
+        module.training = any(flags) if flags else mode
+        for child in module.children():
+            decide(child, module.training)
+
+    decide(model, True)
+
+
+def modes_by_eval_alone(model):
+    model.train()
+    for module in model.modules():
+        chosen = list(module.parameters())
+        if chosen and not sum(p.requires_grad for p in chosen):
+            module.train(False)
+
+
+def modes_by_name(model):
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
+    for name, module in model.named_modules():
+        own = [n for n, _ in module.named_parameters()]
+        holder = name.rpartition(".")[0]
+        mode = any(f"{name}.{n}".lstrip(".") in names for n in own)
+        module.training = mode if own else model.get_submodule(holder).training
+    return model
+
+
+ALTERNATIVES = {
+    "freeze_all_but": [freeze_in_place, freeze_by_regular_expression, freeze_pattern_by_pattern],
+    "trainable_share": [share_in_torch, share_in_a_loop, share_by_identity],
+    "training_bytes": [
+        bytes_in_a_loop,
+        lambda model: 3 * sum(p.nbytes for p in model.parameters() if p.requires_grad),
+        lambda model: torch.tensor(
+            [3 * p.numel() * p.itemsize * p.requires_grad for p in model.parameters()]
+        ).sum(),
+    ],
+    "make_optimizer": [
+        optimizer_of_two_groups,
+        lambda model, rate: torch.optim.AdamW(
+            filter(lambda p: p.requires_grad, model.parameters()), rate
+        ),
+        lambda model, rate: torch.optim.AdamW(
+            [{"params": [p], "lr": rate} for p in model.parameters() if p.requires_grad]
+        ),
+    ],
+    "train_mode": [modes_from_below, modes_by_eval_alone, modes_by_name],
 }

@@ -1,7 +1,10 @@
 """Right and wrong answers to the exercises on pretraining and transfer."""
 
+import itertools
 import math
+import random
 
+import numpy as np
 import torch
 
 
@@ -135,4 +138,89 @@ CASES = {
             (labels_too_late, "before you changed it"),
         ],
     ),
+}
+
+
+def causal_labels_in_a_loop(input_ids, pad_id):
+    rows = [[*row[1:], pad_id] for row in input_ids.tolist()]
+    return [[-100 if i == pad_id else i for i in row] for row in rows]
+
+
+def causal_labels_in_numpy(input_ids, pad_id):
+    ids = input_ids.numpy()
+    end = np.full((len(ids), 1), -100)
+    return np.concatenate([np.where(ids[:, 1:] == pad_id, -100, ids[:, 1:]), end], axis=1)
+
+
+def causal_labels_by_padding(input_ids, pad_id):
+    labels = torch.nn.functional.pad(input_ids[:, 1:], (0, 1), value=pad_id)
+    labels[labels == pad_id] = -100
+    return labels.to(torch.int32)
+
+
+def blocks_in_a_loop(texts, end_id, size):
+    blocks, block = [], []
+    for text in texts:
+        for i in (*text, end_id):
+            block.append(i)
+            if len(block) == size:
+                blocks.append(tuple(block))
+                block = []
+    return tuple(blocks)
+
+
+def blocks_in_torch(texts, end_id, size):
+    joined = torch.cat([torch.tensor([*text, end_id]) for text in texts])
+    return joined[: len(joined) // size * size].view(-1, size)
+
+
+def blocks_in_numpy(texts, end_id, size):
+    joined = np.array([*itertools.chain(*([*text, end_id] for text in texts))])
+    return joined[: len(joined) - len(joined) % size].reshape(-1, size).tolist()
+
+
+def masking_in_numpy(input_ids, special, mask_id, vocab_size):
+    rng, ids, special = np.random.default_rng(), input_ids.numpy(), special.numpy()
+    dice = rng.random(ids.shape)
+    chosen = (rng.random(ids.shape) < 0.15) & ~special
+    drawn = rng.integers(vocab_size, size=ids.shape)
+    read = np.where(chosen & (dice < 0.8), mask_id, ids)
+    return np.where(chosen & (dice > 0.9), drawn, read), np.where(chosen, ids, -100)
+
+
+def masking_in_a_loop(input_ids, special, mask_id, vocab_size):
+    read, labels = input_ids.tolist(), (input_ids * 0 - 100).tolist()
+    for row, column in (~special).nonzero().tolist():
+        if random.random() < 0.15:
+            labels[row][column] = read[row][column]
+            dice = random.random()
+            if dice < 0.1:
+                read[row][column] = random.randrange(vocab_size)
+            elif dice < 0.9:
+                read[row][column] = mask_id
+    return read, labels
+
+
+def masking_by_bernoulli(input_ids, special, mask_id, vocab_size):
+    chosen = torch.full(input_ids.shape, 0.15).masked_fill(special, 0).bernoulli().bool()
+    labels = torch.where(chosen, input_ids, -100)
+    hidden = torch.full(input_ids.shape, 0.8).bernoulli().bool() & chosen
+    swapped = torch.full(input_ids.shape, 0.5).bernoulli().bool() & chosen & ~hidden
+    read = torch.where(hidden, mask_id, input_ids)
+    return [torch.where(swapped, torch.randint_like(input_ids, vocab_size), read), labels]
+
+
+ALTERNATIVES = {
+    "causal_labels": [
+        causal_labels_in_a_loop,
+        causal_labels_in_numpy,
+        causal_labels_by_padding,
+    ],
+    "bits_per_character": [
+        lambda losses, text: sum(losses.tolist()) / math.log(2) / len(text),
+        lambda losses, text: np.sum(losses.numpy() / np.log(2), dtype=np.float32) / len(text),
+        lambda losses, text: torch.log2(losses.exp()).sum() / len(text),
+    ],
+    "group_into_blocks": [blocks_in_a_loop, blocks_in_torch, blocks_in_numpy],
+    "mask_tokens": [masking_in_numpy, masking_in_a_loop, masking_by_bernoulli],
 }

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -225,4 +226,144 @@ CASES = {
             (greedy_span, "best start first"),
         ],
     ),
+}
+
+
+def windows_by_count(n_tokens, size, stride):
+    step = size - stride
+    count = max(1, -(-(n_tokens - stride) // step))
+    return [(i * step, min(i * step + size, n_tokens)) for i in range(count)]
+
+
+def windows_by_generator(n_tokens, size, stride):
+    starts = range(0, max(n_tokens - stride, 1), size - stride)
+    return [[start, min(start + size, n_tokens)] for start in starts]
+
+
+def windows_in_torch(n_tokens, size, stride):
+    return torch.tensor(right_windows(n_tokens, size, stride))
+
+
+def positions_of_the_last_character(offsets, start, end):
+    """Read `end` as the place of the answer's last character."""
+    inside = [i for i, (first, last) in enumerate(offsets) if last > first]
+    if not offsets[inside[0]][0] <= start or not end < offsets[inside[-1]][1]:
+        return 0, 0
+    first = next(i for i in inside if offsets[i][1] > start)
+    return first, next(i for i in inside if offsets[i][0] <= end < offsets[i][1])
+
+
+def positions_in_numpy(offsets, start, end):
+    firsts, lasts = np.array(offsets).T
+    context = np.flatnonzero(lasts > firsts)
+    if start < firsts[context[0]] or end > lasts[context[-1]]:
+        return np.zeros(2, int)
+    touched = np.flatnonzero((lasts > start) & (firsts < end) & (lasts > firsts))
+    return touched[[0, -1]]
+
+
+def positions_by_walking(offsets, start, end):
+    left = next(i for i, (first, last) in enumerate(offsets) if first < last)
+    right = max(i for i, (first, last) in enumerate(offsets) if first < last)
+    if offsets[left][0] > start or offsets[right][1] < end:
+        return [0, 0]
+    while offsets[left][1] <= start:
+        left += 1
+    while offsets[right][0] >= end:
+        right -= 1
+    return [left, right] if left <= right else [0, 0]
+
+
+def positions_of_characters(offsets, start, end):
+    holds = {c: i for i, (first, last) in enumerate(offsets) for c in range(first, last)}
+    if start not in holds or end - 1 not in holds:
+        return torch.tensor([0, 0])
+    return torch.tensor([holds[start], holds[end - 1]])
+
+
+def loss_in_numpy(start_logits, end_logits, starts, ends):
+    total = 0.0
+    for logits, places in ((start_logits, starts), (end_logits, ends)):
+        z = logits.numpy() - logits.numpy().max(axis=1, keepdims=True)
+        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        total -= log_p[np.arange(len(z)), places.numpy()].mean()
+    return total / 2
+
+
+def loss_in_a_loop(start_logits, end_logits, starts, ends):
+    losses = []
+    for i in range(len(starts)):
+        losses.append(-start_logits[i].log_softmax(0)[starts[i]].item())
+        losses.append(-end_logits[i].log_softmax(0)[ends[i]].item())
+    return sum(losses) / len(losses)
+
+
+def f1_by_removing(prediction, answers):
+    best = 0
+    for answer in answers:
+        words, wanted = normalize_answer(prediction).split(), normalize_answer(answer).split()
+        left, shared = list(wanted), 0
+        for word in words:
+            if word in left:
+                left.remove(word)
+                shared += 1
+        best = max(best, 2 * shared / (len(words) + len(wanted)))
+    return best
+
+
+def f1_by_both(prediction, answers):
+    def one(answer):
+        words, wanted = (Counter(normalize_answer(t).split()) for t in (prediction, answer))
+        shared = sum(min(words[word], wanted[word]) for word in words)
+        if not shared:
+            return 0
+        precision, recall = shared / sum(words.values()), shared / sum(wanted.values())
+        return 2 * precision * recall / (precision + recall)
+
+    return np.max([one(answer) for answer in answers]).astype(np.float32)
+
+
+def span_by_table(start, end, mask, max_tokens):
+    scores = start[:, None] + end
+    allowed = (mask[:, None] & mask).triu() & torch.ones_like(scores).tril(max_tokens - 1).bool()
+    place = torch.where(allowed, scores, -torch.inf).argmax()
+    return torch.stack([place // len(mask), place % len(mask)])
+
+
+def span_in_a_loop(start, end, mask, max_tokens):
+    best, found = -np.inf, (0, 0)
+    for e in range(len(end)):
+        for s in range(max(0, e - max_tokens + 1), e + 1):
+            if mask[s] and mask[e] and start[s].item() + end[e].item() > best:
+                best, found = start[s].item() + end[e].item(), (s, e)
+    return list(found)
+
+
+def span_in_numpy(start, end, mask, max_tokens):
+    places = np.arange(len(mask))
+    length = places - places[:, None] + 1
+    scores = start.numpy()[:, None] + end.numpy()
+    scores[(length < 1) | (length > max_tokens) | ~np.outer(mask, mask)] = -np.inf
+    return np.unravel_index(scores.argmax(), scores.shape)
+
+
+ALTERNATIVES = {
+    "windows": [windows_by_count, windows_by_generator, windows_in_torch],
+    "token_positions": [
+        positions_in_numpy,
+        positions_by_walking,
+        positions_of_characters,
+        positions_of_the_last_character,
+    ],
+    "span_loss": [
+        loss_in_numpy,
+        loss_in_a_loop,
+        lambda s, e, a, b: cross_entropy(torch.cat([s, e]), torch.cat([a, b])),
+    ],
+    "answer_f1": [
+        f1_by_removing,
+        f1_by_both,
+        lambda p, answers: torch.tensor([f1(p, answer) for answer in answers]).max(),
+    ],
+    "best_span": [span_by_table, span_in_a_loop, span_in_numpy],
 }

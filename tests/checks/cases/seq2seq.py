@@ -1,7 +1,9 @@
 """Right and wrong answers to the exercises on translation and summarisation."""
 
+import itertools
 from collections import Counter
 
+import numpy as np
 import torch
 
 
@@ -110,4 +112,86 @@ CASES = {
             ),
         ],
     ),
+}
+
+
+def shift_by_lists(labels, start, pad):
+    rows = [[start, *row[:-1]] for row in labels.tolist()]
+    return [[pad if token == -100 else token for token in row] for row in rows]
+
+
+def shift_by_joining(labels, start, pad):
+    first = torch.full((len(labels), 1), start)
+    return torch.cat([first, labels[:, :-1].where(labels[:, :-1] != -100, pad)], dim=1)
+
+
+def shift_in_numpy(labels, start, pad):
+    inputs = np.roll(labels.numpy(), 1, axis=1)
+    inputs[:, 0] = start
+    inputs[inputs == -100] = pad
+    return inputs
+
+
+def labels_by_filling(rows):
+    made = torch.full((len(rows), max(map(len, rows))), -100)
+    for i, row in enumerate(rows):
+        made[i, : len(row)] = torch.tensor(row)
+    return made
+
+
+def labels_by_pad_sequence(rows):
+    tensors = [torch.tensor(row) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=-100)
+
+
+def labels_in_numpy(rows):
+    return np.array(list(itertools.zip_longest(*rows, fillvalue=-100))).T
+
+
+def f_by_counting(hypothesis, reference, n):
+    def runs(text):
+        text = "".join(text.split())
+        return [text[i : i + n] for i in range(len(text) - n + 1)]
+
+    mine, yours = runs(hypothesis), runs(reference)
+    matches = sum(min(mine.count(run), yours.count(run)) for run in set(mine))
+    return 5 * matches / (len(mine) + 4 * len(yours)) if matches else 0
+
+
+def f_by_removing(hypothesis, reference, n):
+    texts = [text.replace(" ", "") for text in (hypothesis, reference)]
+    mine, yours = ([*map("".join, zip(*(t[i:] for i in range(n))))] for t in texts)  # noqa: B905
+    left = list(yours)
+    for run in mine:
+        if run in left:
+            left.remove(run)
+    matches = len(yours) - len(left)
+    precision, recall = np.float32(matches / len(mine)), np.float32(matches / len(yours))
+    return 5 * precision * recall / (4 * precision + recall) if matches else np.float32(0)
+
+
+def f_in_torch(hypothesis, reference, n):
+    return torch.tensor(make_f()(hypothesis, reference, n))
+
+
+def best_in_a_loop(beams, penalty):
+    best = None
+    for ids, total in beams:
+        score = total / len(ids) ** penalty
+        if best is None or score > best[0]:
+            best = score, ids
+    return tuple(best[1])
+
+
+ALTERNATIVES = {
+    "shift_right": [shift_by_lists, shift_by_joining, shift_in_numpy],
+    "batch_labels": [labels_by_filling, labels_by_pad_sequence, labels_in_numpy],
+    "character_f": [f_by_counting, f_by_removing, f_in_torch],
+    "best_hypothesis": [
+        best_in_a_loop,
+        lambda beams, penalty: beams[np.argmax([s / len(i) ** penalty for i, s in beams])][0],
+        lambda beams, penalty: torch.tensor(
+            sorted(beams, key=lambda beam: beam[1] * len(beam[0]) ** -penalty)[-1][0]
+        ),
+    ],
 }

@@ -1,5 +1,9 @@
 """Right and wrong answers to the exercises on text generation."""
 
+import math
+from collections import defaultdict
+
+import numpy as np
 import torch
 
 
@@ -156,4 +160,124 @@ CASES = {
             (not_for_one, "with n = 1"),
         ],
     ),
+}
+
+
+def chat_in_tensors(turns, end_id):
+    ids, labels = [], []
+    for turn, said in turns:
+        turn = torch.tensor(turn + [end_id] * said)
+        ids.append(turn)
+        labels.append(turn if said else torch.full_like(turn, -100))
+    return torch.cat(ids), torch.cat(labels)
+
+
+def chat_token_by_token(turns, end_id):
+    pairs = []
+    for turn, said in turns:
+        for token in turn:
+            pairs.append((token, token if said else -100))
+        if said:
+            pairs.append((end_id, end_id))
+    return tuple(zip(*pairs, strict=True))
+
+
+def chat_in_numpy(turns, end_id):
+    ids = np.concatenate([turn + [end_id] * said for turn, said in turns])
+    learned = np.concatenate([[said] * (len(turn) + said) for turn, said in turns])
+    return [ids, np.where(learned, ids, -100)]
+
+
+def prompts_in_numpy(rows, pad_id):
+    lengths = [len(row) for row in rows]
+    ids = np.full((len(rows), max(lengths)), pad_id)
+    mask = np.zeros(ids.shape, dtype=bool)
+    for i, row in enumerate(rows):
+        ids[i, -len(row) :] = row
+        mask[i, -len(row) :] = True
+    return ids, mask
+
+
+def prompts_by_flipping(rows, pad_id):
+    backwards = [torch.tensor(row[::-1]) for row in rows]
+    pad = torch.nn.utils.rnn.pad_sequence
+    ids = pad(backwards, batch_first=True, padding_value=pad_id).flip(1)
+    return ids, pad([torch.ones_like(row) for row in backwards], batch_first=True).flip(1)
+
+
+def prompts_by_side(rows, pad_id):
+    longest = max(map(len, rows))
+    padded = [
+        torch.nn.functional.pad(torch.tensor(r), (longest - len(r), 0), value=pad_id) for r in rows
+    ]
+    starts = torch.tensor([longest - len(row) for row in rows])
+    return [torch.stack(padded), torch.arange(longest) >= starts[:, None]]
+
+
+def probabilities_in_numpy(logits, temperature, top_k):
+    best = np.argsort(-logits.numpy())[:top_k]
+    powers = np.exp((logits.numpy()[best] - logits.numpy().max()) / temperature)
+    found = np.zeros(len(logits), np.float32)
+    found[best] = powers / powers.sum()
+    return found
+
+
+def probabilities_renormalised(logits, temperature, top_k):
+    probabilities = (logits / temperature).softmax(dim=-1)
+    best, places = probabilities.topk(top_k)
+    return torch.zeros_like(logits).scatter(0, places, best / best.sum())
+
+
+def probabilities_in_a_loop(logits, temperature, top_k):
+    best = sorted(range(len(logits)), key=lambda i: -logits[i])[:top_k]
+    powers = {i: math.exp(float(logits[i]) / temperature) for i in best}
+    return [powers.get(i, 0.0) / sum(powers.values()) for i in range(len(logits))]
+
+
+def beam_in_a_loop(beams, length_penalty):
+    best, highest = 0, -math.inf
+    for i, beam in enumerate(beams):
+        score = sum(beam) / len(beam) ** length_penalty
+        if score > highest:
+            best, highest = i, score
+    return best
+
+
+def tokens_in_a_dictionary(ids, n):
+    followed = defaultdict(set)
+    for i in range(len(ids) - n + 1):
+        *before, last = ids[i : i + n]
+        followed[tuple(before)].add(last)
+    return followed[tuple(ids[len(ids) - n + 1 :])]
+
+
+def tokens_by_trial(ids, n):
+    text = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+    return [token for token in set(ids) if tuple([*ids, token][-n:]) in text]
+
+
+def tokens_in_torch(ids, n):
+    if len(ids) < n:
+        return torch.tensor([])
+    runs = torch.tensor(ids).unfold(0, n, 1)
+    last = torch.tensor(ids)[len(ids) - n + 1 :]
+    return runs[(runs[:, :-1] == last).all(dim=1), -1].unique()
+
+
+ALTERNATIVES = {
+    "chat_labels": [chat_in_tensors, chat_token_by_token, chat_in_numpy],
+    "pad_prompts": [prompts_in_numpy, prompts_by_flipping, prompts_by_side],
+    "sampling_probabilities": [
+        probabilities_in_numpy,
+        probabilities_renormalised,
+        probabilities_in_a_loop,
+    ],
+    "best_beam": [
+        beam_in_a_loop,
+        lambda beams, penalty: np.argmax([np.sum(b) / len(b) ** penalty for b in beams]),
+        lambda beams, penalty: torch.tensor(
+            [torch.tensor(b).sum() / len(b) ** penalty for b in beams]
+        ).argmax(),
+    ],
+    "forbidden_tokens": [tokens_in_a_dictionary, tokens_by_trial, tokens_in_torch],
 }
