@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 
 def rms_norm(x, weight, eps, *, wide=True, back=True, centre=(), mean=None, outside=0.0):
@@ -32,7 +32,7 @@ def rms_norm_by_rows(x, weight, eps):
 
 
 def rms_norm_by_torch(x, weight, eps):
-    return F.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
+    return functional.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
 
 
 def windowed(query, key, value, window, *, low=0, high=0, scale=None, hide="before"):
@@ -51,7 +51,7 @@ def windowed(query, key, value, window, *, low=0, high=0, scale=None, hide="befo
 def windowed_by_bands(query, key, value, window):
     seq_len = query.shape[1]
     allowed = torch.ones(seq_len, seq_len).tril().triu(1 - window).bool()
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
 
 
 def windowed_by_loop(query, key, value, window):
