@@ -2,6 +2,7 @@ from . import checks as checks
 from . import cli as cli
 from . import data as data
 from . import devices as devices
+from . import errors as errors
 from . import evaluation as evaluation
 from . import hub as hub
 from . import metrics as metrics
@@ -9,9 +10,12 @@ from . import models as models
 from . import plots as plots
 from . import tasks as tasks
 from . import training as training
+from .data.inspection import Inspection as Inspection
+from .data.inspection import inspect as inspect
 from .data.leaks import LeakWarning as LeakWarning
 from .data.leaks import find_leaks as find_leaks
 from .data.leaks import remove_leaks as remove_leaks
+from .data.packing import pack as pack
 from .data.splits import load_splits as load_splits
 from .data.splits import split_rows as split_rows
 from .errors import FtkitError as FtkitError
@@ -29,9 +33,11 @@ from .models.parameters import parameter_groups as parameter_groups
 from .models.parameters import set_trainable as set_trainable
 from .models.saving import load_saved as load_saved
 from .models.saving import save_pretrained as save_pretrained
+from .tasks.chat import Chat as Chat
 from .tasks.classification import SequenceClassification as SequenceClassification
 from .tasks.language_modeling import CausalLM as CausalLM
 from .tasks.masked import MaskedLM as MaskedLM
+from .tasks.preference import Preference as Preference
 from .tasks.question_answering import QuestionAnswering as QuestionAnswering
 from .tasks.seq2seq import Seq2Seq as Seq2Seq
 from .tasks.token_classification import TokenClassification as TokenClassification

@@ -18,6 +18,7 @@ from datasets import Dataset, DatasetDict
 import ftkit
 from ftkit.data.batches import collate
 from ftkit.models.compatibility import PaddingWarning
+from ftkit.models.frozen import FrozenLayersWarning
 from ftkit.tasks import TASKS, Task
 from tests.architectures import ARCHITECTURES, make_checkpoint, tasks_of
 

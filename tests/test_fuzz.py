@@ -36,6 +36,7 @@ from ftkit.training.checkpoints import (
     newest_checkpoint,
     write_checkpoint,
 )
+from ftkit.training.state import describe_columns
 from tests import fuzzing
 from tests.conftest import tiny_config, write_csv
 from tests.fuzzing import BYTES, FOLDER, GONE, GOOD, ROWS, as_jsonl, set_tensor, set_value, swap
@@ -303,11 +304,13 @@ def valid(encoded_rows, fresh_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     model = copying.deepcopy(fresh_model)
     history, run = ftkit.History(), ftkit.TrainingRun(model, encoded_rows["train"], CONFIG)
+    validation = describe_columns(encoded_rows["validation"], "validation")
+    history.evaluations, history.best_epoch = [{"epoch": 0, "accuracy": 0.5, "loss": 0.7}], 0
     for _ in range(2):
         history.steps.append(next(run))
         tensors, progress = run.state_dict()
         tensors["best"] = {name: p.detach() for name, p in model.named_parameters()}
-        state = {"progress": progress, "history": asdict(history)}
+        state = {"progress": progress, "history": asdict(history), "validation": validation}
         write_checkpoint(folder, run.step, tensors, state)
     return folder
 

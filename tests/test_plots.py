@@ -31,12 +31,12 @@ def report(task):
 
 def test_loss_curve():
     steps = [ftkit.Step(i + 1, (i + 1) / 4, 1.0 - i / 10, 1.0, 1e-3) for i in range(8)]
-    history = ftkit.History(steps, [{"epoch": e, "loss": 0.6 - e / 10} for e in (1, 2)], 2)
+    history = ftkit.History(steps, [{"epoch": e, "loss": 1 / e} for e in (1, 2)], 2)
     ax = plots.loss_curve(history)
     training, validation = ax.lines
     assert training.get_xdata()[-1] == 2.0
     assert list(validation.get_xdata()) == [1, 2]
-    assert list(validation.get_ydata()) == [0.5, 0.4]
+    assert list(validation.get_ydata()) == [1.0, 0.5]
     assert ax.get_ylabel() == "cross-entropy (nats)"
 
 

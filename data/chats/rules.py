@@ -2,8 +2,9 @@
 
 `check("two_sentences", answer, row)` says whether an answer keeps one rule; `kept(answer, row)`
 says so for each rule that the row names, `keeps_all` for all of them together. A row has `messages`
-(or `prompt`, in the same form), `facts`, `asked`, `accept` and `rules`. What Juniper may know is
-the system prompt and the user's turns: never its own earlier answers.
+(or `prompt`, in the same form), `facts` (a list of `name` and `value`), `asked`, `accept` and
+`rules`. What Juniper may know is the system prompt and the user's turns: never its own earlier
+answers.
 """
 
 import re
@@ -254,6 +255,11 @@ def known_text(row: Row) -> str:
     return "\n".join(turn["content"] for turn in messages if turn["role"] != "assistant")
 
 
+def told_facts(row: Row) -> dict[str, str]:
+    """Return the row's facts, name to value."""
+    return {fact["name"]: fact["value"] for fact in row["facts"]}
+
+
 def _between(names: tuple[str, ...], text: str) -> set[str]:
     """Return the days (or months) a text names, with those inside ranges."""
     short = "|".join(rf"{name[:3]}(?:{name[3:]})?s?|tues|thurs|sept" for name in names)
@@ -333,7 +339,7 @@ def two_sentences(answer: str, row: Row) -> bool:
 
 def knows(answer: str, row: Row) -> bool:
     """States the fact asked for, and neither pleads ignorance nor refuses beside it."""
-    forms = [row["facts"][row["asked"]], *(row.get("accept") or [])]
+    forms = [told_facts(row)[row["asked"]], *(row.get("accept") or [])]
     evades = admission(answer) or refuses(answer, row)
     return not evades and any(contains(answer, form) for form in forms)
 

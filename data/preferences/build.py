@@ -3,7 +3,8 @@
 Run it to rewrite the two files.
 
 Whole places are split, never pairs, so that both halves of a swap stay together. A row may carry
-`label_2`, a second reader's choice ("chosen" or "rejected"); it goes into the split files as it is.
+`label_2` and `broken_2`, a second reader's choice ("chosen" or "rejected") and the rule that it
+found broken; they go into the split files as they are.
 """
 
 import json

@@ -15,7 +15,7 @@ SIZES = {"train": 320, "validation": 80}  # test takes the rest
 TEST_WRITER = "w12"
 SEED = 2028  # the first from 2026 on that fills train and validation exactly
 TARGET_KEYS = ("kind", "urgency", "item", "number", "when", "wishes")
-ROW_KEYS = ("id", "group", "writer", "message", "target", "target_2")
+ROW_KEYS = ("id", "group", "writer", "message", "target", "target_1", "target_2")
 
 
 def read_tickets() -> list[dict]:
@@ -25,9 +25,9 @@ def read_tickets() -> list[dict]:
 
 
 def in_order(row: dict) -> dict:
-    """Return the row with its keys in the written order; `target_2` only where there is one."""
+    """Return the row with its keys in the written order; the readings only where they are."""
     ordered = {key: row[key] for key in ROW_KEYS if key in row}
-    for name in ("target", "target_2"):
+    for name in ("target", "target_1", "target_2"):
         if name in ordered:
             ordered[name] = {key: row[name][key] for key in TARGET_KEYS}
     return ordered

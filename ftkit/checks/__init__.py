@@ -215,7 +215,7 @@ def _read(value: Any) -> np.ndarray:
 def number(value: Any) -> float:
     """Read one number: int, float, NumPy scalar, array or tensor without dimensions."""
     found = array(value)
-    expect(found.ndim == 0, f"one number is wanted; the shape is {found.shape}.")
+    expect(found.ndim == 0, f"the shape is {found.shape}; one number is wanted.")
     return float(found)
 
 
@@ -319,7 +319,8 @@ def _judge(
 
 
 def _show(value: Any) -> str:
-    return np.array2string(array(value), precision=4, threshold=20, separator=", ")
+    found = array(value)
+    return f"{float(found):.4g}" if found.ndim == 0 else np.array2string(found, precision=4)
 
 
 @dataclass(frozen=True)

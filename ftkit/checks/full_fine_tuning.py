@@ -53,7 +53,12 @@ def optimizer_steps(answer: Function, seed: int = 0) -> None:
         rows, size, parts, epochs = case.given
         steps = number(answer(*case.given))
         expect(steps == int(steps), "not a whole number: round up within an epoch.")
-        judge(steps, case.right, case.mistakes, "rows of a group, groups of an epoch, epochs: no.")
+        judge(
+            steps,
+            case.right,
+            case.mistakes,
+            "rows of a group, groups of an epoch, epochs: not yet.",
+        )
         ask(
             answer,
             Case((rows - 1, size, parts, epochs), case.right - epochs),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ftkit
 from ftkit.cli.main import show_warning
-from ftkit.paths import CHECKPOINTS, TASK_FILE
+from ftkit.paths import CHECKPOINTS, TASK_FILE, TRAINING_LOG
 from ftkit.tasks.names import TASK_NAMES
 from ftkit.training.config import CHOICES, TrainingConfig
 
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard", action="store_true", help="share the model out over torchrun's processes"
     )
-    _add_columns(parser)
+    add_columns(parser)
     parser.add_argument(
         "--max-length",
         type=int,
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
 
 
-def _add_columns(parser: argparse.ArgumentParser) -> None:
+def add_columns(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what a row holds."""
     parser.add_argument("--text-columns", nargs="+", metavar="COLUMN", help="one, or two for pairs")
     parser.add_argument("--label-column", metavar="COLUMN")
@@ -190,7 +190,7 @@ class _Printer(logging.Handler):
 def _train(args: argparse.Namespace, config: TrainingConfig) -> None:
     distributed = ftkit.training.distributed
     splits = ftkit.load_splits(args.data)
-    task = _infer_task(args, splits)
+    task = infer_task(args, splits)
     task.check(splits)
     args.checkpoint = args.checkpoint or task.default_checkpoint
     tokenizer, model = ftkit.load_pretrained(
@@ -213,14 +213,13 @@ def _train(args: argparse.Namespace, config: TrainingConfig) -> None:
         model.load_state_dict(weights)
     record = {"config": dataclasses.asdict(config), "tune": args.tune, **_record(args, history)}
     ftkit.save_pretrained(args.output, model, tokenizer, task, overwrite=True, record=record)
-    quiet = dataclasses.replace(config, report_to="none")
-    ftkit.training.TrainingLog(args.output, quiet).write(history)
+    ftkit.training.write_log(args.output / TRAINING_LOG, history)
     if history.best_epoch is not None:
         _print_verdict(history, task, encoded["validation"])
     print(f"saved in {args.output}")
 
 
-def _infer_task(args: argparse.Namespace, splits: "DatasetDict") -> "Task":
+def infer_task(args: argparse.Namespace, splits: "DatasetDict") -> "Task":
     """Make the task, by its name or by the columns; it complains of what it has no use for."""
     options = {name: getattr(args, name) for name in INFER_OPTIONS}
     return ftkit.tasks.find_task(args.task, splits).infer(splits, **options)

@@ -18,10 +18,13 @@ from .columns import label_names as label_names
 from .columns import with_column as with_column
 from .columns import with_label_names as with_label_names
 from .files import read_table as read_table
+from .inspection import Inspection as Inspection
+from .inspection import inspect as inspect
 from .leaks import LeakWarning as LeakWarning
 from .leaks import find_leaks as find_leaks
 from .leaks import remove_leaks as remove_leaks
 from .leaks import warn_leaks as warn_leaks
+from .packing import pack as pack
 from .splits import load_splits as load_splits
 from .splits import row_name as row_name
 from .splits import split_rows as split_rows

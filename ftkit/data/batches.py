@@ -16,9 +16,13 @@ from ftkit.errors import FtkitError
 BUCKET_BATCHES = 50  # sort by length within this many batches; the field's usual number
 EVALUATION_BATCH_SIZE = 64
 CHUNK = 10_000  # rows whose columns are looked at together
-PADDING = {"labels": -100}  # what the loss ignores; every other column is padded with 0
-MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels")
+PADDING = {"labels": -100, "rejected_labels": -100}  # what the loss ignores; other columns: 0
+MODEL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "labels")
 SPAN_COLUMNS = ("start_positions", "end_positions")  # the labels of a question's answer
+PAIR_COLUMNS = (  # the other answer of a preference, and what the reference thinks of both
+    *("rejected_input_ids", "rejected_attention_mask", "rejected_labels"),
+    *("ref_chosen_logps", "ref_rejected_logps"),
+)
 Batch = dict[str, torch.Tensor]
 
 
@@ -177,10 +181,10 @@ def collate(
         A value is missing.
     """
     columns, batch = _take(dataset, list(rows)), {}
-    for name in (*MODEL_COLUMNS, *SPAN_COLUMNS):
+    for name in (*MODEL_COLUMNS, *SPAN_COLUMNS, *PAIR_COLUMNS):
         if name not in columns:
             continue
-        fill = PADDING.get(name, pad_token_id or 0 if name == "input_ids" else 0)
+        fill = PADDING.get(name, pad_token_id or 0 if name.endswith("input_ids") else 0)
         values, where = columns[name], f'"{name}" in one of the rows {list(rows)[:8]}'
         if values.null_count or (_is_list(values) and values.flatten().null_count):
             raise FtkitError(f"{where}: a value is missing. Encode again: task.encode(splits, …).")
@@ -197,7 +201,7 @@ def _to_tensor(
     lengths, numbers = _lengths(values), _wide(values.flatten())
     longest = int(lengths.max())
     padded = -(-longest // multiple) * multiple
-    padded = max(longest, min(padded, most or padded))
+    padded = max(longest, min(padded, padded if most is None else most))
     filled = np.full((len(values), padded), fill, dtype=numbers.dtype)
     filled[np.arange(padded) < lengths[:, None]] = numbers
     return torch.from_numpy(filled)

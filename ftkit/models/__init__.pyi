@@ -22,7 +22,8 @@ from .loading import locate as locate
 from .loading import own_models as own_models
 from .lora import add_lora as add_lora
 from .lora import merge_lora as merge_lora
-from .lora import merged_state_dict as merged_state_dict
+from .lora import merged_weights as merged_weights
+from .lora import unmerged_state_dict as unmerged_state_dict
 from .parameters import count_parameters as count_parameters
 from .parameters import freeze_modules as freeze_modules
 from .parameters import kept_modes as kept_modes

@@ -126,6 +126,7 @@ def load_pretrained(
     pad_left(model)
     if getattr(model, "loss_type", "") is None:
         model.loss_type = "ForCausalLM"  # GPT-2's: transformers takes it too, and warns
+    task.adapt(model, tokenizer)
     return tokenizer, model
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import peft
@@ -108,24 +108,30 @@ def merge_lora(model: nn.Module) -> nn.Module:
     return model.merge_and_unload() if isinstance(model, peft.PeftModel) else model  # type: ignore[operator]
 
 
-@torch.no_grad()
-def merged_state_dict(model: peft.PeftModel) -> dict[str, torch.Tensor]:
-    """Return the weights of `merge_lora`'s plain model, and leave the model as it is.
-
-    Only what LoRA changes is computed anew, one layer at a time; the rest is shared.
-    """
+def unmerged_state_dict(model: peft.PeftModel) -> dict[str, torch.Tensor]:
+    """Return the weights under the names of the plain model, without LoRA's updates; no copies."""
     plain: Any = without_lora(model)
     tensors = plain.state_dict()
-    merged: dict[str, torch.Tensor] = {}
     for path, module in plain.named_modules():
         if isinstance(module, BaseTunerLayer):
-            layer: Any = copy.deepcopy(module)
-            layer.merge()
-            found = layer.get_base_layer().state_dict()
+            found = module.get_base_layer().state_dict()
         elif isinstance(module, peft.utils.ModulesToSaveWrapper):
             found = module.modules_to_save[module.active_adapters[0]].state_dict()
         else:
             continue
         tensors = {name: t for name, t in tensors.items() if not name.startswith(path + ".")}
-        merged.update({f"{path}.{name}": tensor for name, tensor in found.items()})
-    return {**tensors, **merged}
+        tensors.update({f"{path}.{name}": tensor for name, tensor in found.items()})
+    return tensors
+
+
+@torch.no_grad()
+def merged_weights(model: peft.PeftModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """Give each weight that LoRA updates, merged, and its name in the plain model; one at a time.
+
+    The model stays as it is.
+    """
+    for path, module in without_lora(model).named_modules():
+        if isinstance(module, BaseTunerLayer):
+            layer: Any = copy.deepcopy(module)
+            layer.merge()
+            yield f"{path}.weight", layer.get_base_layer().weight.detach()

@@ -15,8 +15,8 @@ from ftkit.atomic import check_can_be_made, complete_or_invisible
 from ftkit.errors import FtkitError
 from ftkit.models.layers import without_lora
 from ftkit.models.loading import load_pretrained
-from ftkit.models.lora import merged_state_dict
-from ftkit.paths import CHECKPOINTS, TASK_FILE
+from ftkit.models.lora import merged_weights, unmerged_state_dict
+from ftkit.paths import CHECKPOINTS, TASK_FILE, TRAINING_LOG
 from ftkit.tasks import Task, task_from_dict
 
 UNREADABLE = (  # what transformers raises where a config or a tokenizer is not of its form
@@ -72,10 +72,35 @@ def save_pretrained(
 
 
 def _save_weights(model: Any, folder: Path) -> None:
-    if isinstance(model, peft.PeftModel):
-        without_lora(model).save_pretrained(folder, state_dict=merged_state_dict(model))
-    else:
+    """Write config and weights; what LoRA updates is merged matrix by matrix, in the file."""
+    if not isinstance(model, peft.PeftModel):
         model.save_pretrained(folder)
+        return
+    plain, weights = without_lora(model), unmerged_state_dict(model)
+    plain.save_pretrained(folder, state_dict=dict(weights))
+    places = {name: at for path in folder.glob("*.safetensors") for name, at in _places(path)}
+    for name, tensor in merged_weights(model):
+        if name not in places:  # transformers writes this architecture under other names
+            merged = {**weights, **dict(merged_weights(model))}
+            plain.save_pretrained(folder, state_dict=merged)
+            return
+        path, start = places[name]
+        with path.open("r+b") as file:
+            file.seek(start)
+            file.write(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
+
+
+def _places(path: Path) -> list[tuple[str, tuple[Path, int]]]:
+    """Return where in a safetensors file each tensor's bytes begin.
+
+    The file begins with the size of its header, 8 bytes, and the header, JSON.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    starts = {name: 8 + size + tensor["data_offsets"][0] for name, tensor in header.items()}
+    return [(name, (path, start)) for name, start in starts.items()]
 
 
 def check_output_dir(output_dir: Path, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -84,14 +109,16 @@ def check_output_dir(output_dir: Path, *, overwrite: bool = False, resume: bool 
     if not output_dir.exists():
         return
     held = [path.name for path in output_dir.iterdir()] if output_dir.is_dir() else ["a file"]
-    if CHECKPOINTS in held and not (overwrite or resume):
+    begun = CHECKPOINTS in held or (TRAINING_LOG in held and TASK_FILE not in held)
+    if begun and not (overwrite or resume):
+        what = "checkpoints" if CHECKPOINTS in held else "the log"
         raise FtkitError(
-            f"{output_dir} holds checkpoints of a run that did not end. Go on with --resume, or "
+            f"{output_dir} holds {what} of a run that did not end. Go on with --resume, or "
             f"begin anew with --overwrite."
         )
-    if CHECKPOINTS not in held and not overwrite:
+    if not begun and not overwrite:
         raise FtkitError(f"{output_dir} exists. Choose another output, or say --overwrite.")
-    if TASK_FILE not in held and set(held) - {CHECKPOINTS}:
+    if TASK_FILE not in held and set(held) - {CHECKPOINTS, TRAINING_LOG}:
         raise FtkitError(
             f"{output_dir} was not written by ftkit (it holds no {TASK_FILE}), so it is not "
             f"overwritten. Choose another output."

@@ -1,8 +1,11 @@
 from .answers.spans import best_answers as best_answers
 from .base import Task as Task
+from .chat import Chat as Chat
+from .chats.templates import unasked_text as unasked_text
 from .classification import SequenceClassification as SequenceClassification
 from .language_modeling import CausalLM as CausalLM
 from .masked import MaskedLM as MaskedLM
+from .preference import Preference as Preference
 from .question_answering import QuestionAnswering as QuestionAnswering
 from .registry import TASKS as TASKS
 from .registry import find_task as find_task

@@ -101,6 +101,9 @@ class Task(ABC):
         """Return what ``from_pretrained`` needs for this task's head."""
         return {}
 
+    def adapt(self, model: Any, tokenizer: Any) -> None:  # noqa: B027 - most tasks need nothing
+        """Set what this task needs of a model and a tokenizer that were just loaded."""
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `task_from_dict` makes this task of again; plain JSON values."""
         return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]

@@ -15,10 +15,10 @@ from ftkit.data.columns import check_texts, guess_text_columns
 from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, raise_problems
 from ftkit.tasks.base import Task
+from ftkit.tasks.generation import MAX_NEW_TOKENS, generate
 from ftkit.tasks.truncation import LENGTH
 
 IGNORED = -100  # the label of a token that the loss leaves out
-MAX_NEW_TOKENS = 256  # fewer where the model has fewer positions left
 KNOWN_TEXTS = (("completion",), ("text",), ("story", "moral"), ("story",))
 KNOWN_PROMPTS = ("prompt", "title")
 STORIES = {"story", "completion"}
@@ -97,6 +97,8 @@ class CausalLM(LanguageModel):
         What the model learns to write.
     prompt_columns : tuple of str
         What it is given.
+    max_new_tokens : int
+        The most that `ftkit.predict` adds to a prompt.
 
     Examples
     --------
@@ -106,6 +108,7 @@ class CausalLM(LanguageModel):
 
     text_columns: tuple[str, ...]
     prompt_columns: tuple[str, ...] = ()
+    max_new_tokens: int = MAX_NEW_TOKENS
 
     name: ClassVar[str] = "causal-lm"
     auto_model: ClassVar[Any] = AutoModelForCausalLM
@@ -115,6 +118,8 @@ class CausalLM(LanguageModel):
     def __post_init__(self) -> None:
         if not self.text_columns or set(self.text_columns) & set(self.prompt_columns):
             raise FtkitError(f'"{self.describe()}": expected columns to learn, none of them given.')
+        if self.max_new_tokens < 1:
+            raise FtkitError(f"max_new_tokens is {self.max_new_tokens}; expected 1 or more.")
 
     @classmethod
     def _infer(cls, train: Dataset, options: dict[str, Any]) -> Self:
@@ -189,22 +194,21 @@ class CausalLM(LanguageModel):
         raise_problems([f"text {i}: {n} tokens came; expected 1 to {limit - 1}." for i, n in wrong])
         return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
 
-    def _prompt_ids(self, columns: Sequence[Sequence[str]], tokenizer: Any) -> list[list[int]]:
-        lines = ["".join(f"{text}\n" for text in row) for row in zip(*columns, strict=True)]
-        return _ids(lines, tokenizer) if lines else []
-
     def loss(self, model: Any, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy of each token after the first, in nats.
 
         Computed here, as some models (`BartForCausalLM`) compare each token with itself.
         """
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        logits = model(**inputs).logits[:, :-1]
+        logits = next_token_logits(model, batch)
         return cross_entropy(logits.flatten(0, 1).float(), batch["labels"][:, 1:].flatten())
 
     def count_labels(self, batch: Batch) -> int:
         """Count the labels that are predicted: no first token is."""
         return int((batch["labels"][:, 1:] != IGNORED).sum())
+
+    def _prompt_ids(self, columns: Sequence[Sequence[str]], tokenizer: Any) -> list[list[int]]:
+        lines = ["".join(f"{text}\n" for text in row) for row in zip(*columns, strict=True)]
+        return _ids(lines, tokenizer) if lines else []
 
     @torch.inference_mode()
     def outputs(self, model: Any, batch: Batch) -> Sequence[np.ndarray]:
@@ -213,24 +217,25 @@ class CausalLM(LanguageModel):
         Greedily, unless ``model.generation_config``, saved with the model, says ``do_sample``.
         """
         if "labels" in batch:
-            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-            logits = model(**inputs).logits[:, :-1]  # the last one predicts what is not there
+            logits = next_token_logits(model, batch)
             return list(token_counts(logits, batch["labels"][:, 1:]))
-        added, positions = [], getattr(model.config, "max_position_embeddings", 10**9)
-        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
-            ids = ids[None, : int(mask.sum())]  # one at a time: a prompt must not end in padding
-            whole = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=min(MAX_NEW_TOKENS, positions - ids.shape[1]),
-                pad_token_id=model.config.pad_token_id or 0,
-            )
-            added.append(whole[0, ids.shape[1] :].cpu().numpy())
-        return added
+        return generate(model, batch, self.max_new_tokens)
 
     def decode(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
         """Return the text that the model added to each."""
         return [(tokenizer.decode(ids, skip_special_tokens=True),) for ids in outputs]
+
+
+def next_token_logits(model: Any, batch: Batch) -> torch.Tensor:
+    """Return the logits for each token after the first, (batch, seq_len - 1, vocab_size).
+
+    Rows that were packed (`ftkit.data.pack`) are kept apart by their positions, which transformers
+    looks at only where no cache of keys and values is made.
+    """
+    inputs: dict[str, Any] = {n: tensor for n, tensor in batch.items() if n != "labels"}
+    if "position_ids" in batch:
+        inputs["use_cache"] = False
+    return model(**inputs).logits[:, :-1]  # the last one predicts what is not there
 
 
 def check_end(tokenizer: Any) -> None:

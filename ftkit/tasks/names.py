@@ -2,7 +2,9 @@
 
 TASK_NAMES = (
     "causal-lm",
+    "chat",
     "masked-lm",
+    "preference",
     "question-answering",
     "seq2seq",
     "sequence-classification",

@@ -6,9 +6,11 @@ from datasets import DatasetDict
 
 from ftkit.errors import FtkitError, closest
 from ftkit.tasks.base import Task, train_split
+from ftkit.tasks.chat import Chat
 from ftkit.tasks.classification import SequenceClassification
 from ftkit.tasks.language_modeling import CausalLM
 from ftkit.tasks.masked import MaskedLM
+from ftkit.tasks.preference import Preference
 from ftkit.tasks.question_answering import QuestionAnswering
 from ftkit.tasks.seq2seq import Seq2Seq
 from ftkit.tasks.token_classification import TokenClassification
@@ -17,6 +19,8 @@ TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
         SequenceClassification,
+        Chat,
+        Preference,
         CausalLM,
         MaskedLM,
         QuestionAnswering,

@@ -6,6 +6,7 @@ from .config import TrainingConfig as TrainingConfig
 from .estimation import Estimate as Estimate
 from .estimation import estimate as estimate
 from .log import TrainingLog as TrainingLog
+from .log import write_log as write_log
 from .optimization import make_optimizer as make_optimizer
 from .pretraining import pack_blocks as pack_blocks
 from .pretraining import pretrain as pretrain

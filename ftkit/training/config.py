@@ -161,6 +161,6 @@ class TrainingConfig:
             return []
         if isinstance(weights, str):
             return [f'class_weights is "{weights}". {closest(weights, ["balanced"])}']
-        if all(isinstance(w, int | float) and 0 <= w < math.inf for w in weights) and any(weights):
+        if weights and all(isinstance(w, int | float) and 0 < w < math.inf for w in weights):
             return []
-        return [f"class_weights is {weights}; expected numbers, 0 or more, not all of them 0."]
+        return [f"class_weights is {weights}; expected a number above 0 for each class."]

@@ -132,6 +132,8 @@ def shard(model: nn.Module) -> None:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # the sum, as in `all_reduce_gradients`
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+            module.unshard()  # its buffers are made now: those of a first call in inference mode,
+            module.reshard()  # as a validation is, could never be trained
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:

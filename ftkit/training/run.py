@@ -150,7 +150,10 @@ class TrainingRun:
             raise StopIteration
         self._unfreeze()
         loss = self._gradients(self.rows_of_step(self.step))
+        if self.reads_late:
+            self._failed |= ~loss.isfinite()
         if self.scaler.is_enabled():
+            self._spoil_gradients()
             self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm)
         norm = distributed.full_tensor(norm)
@@ -162,7 +165,7 @@ class TrainingRun:
         if done == self._first:
             self._check_gradients()
         with defer_interrupt():  # Ctrl-C finds an update done, or not begun
-            self._update(loss, norm)
+            self._update(norm)
             self.scheduler.step()
             self.step = done
         if self.reads_late:
@@ -171,18 +174,14 @@ class TrainingRun:
                 self.read()
         return step
 
-    def _update(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
+    def _update(self, norm: torch.Tensor) -> None:
         """Update the weights; where losses are read late, not from a bad one on."""
-        if self.reads_late:
-            finite = loss.isfinite() if self.scaler.is_enabled() else (loss + norm).isfinite()
-            self._failed |= ~finite
         if self.scaler.is_enabled():
-            if self.reads_late:  # what is not finite lets the scaler skip the update
-                self._spoil_gradients()
             self.scaler.step(self.optimizer)
             self.scaler.update()
             return
         if self.reads_late:  # a fused optimizer then changes nothing, and nobody waits to know
+            self._failed |= ~norm.isfinite()
             self.optimizer.found_inf = self._failed.float()  # type: ignore[attr-defined]
             self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.step()
@@ -309,8 +308,9 @@ class TrainingRun:
             )
 
     def _spoil_gradients(self) -> None:
-        gradient = next(p.grad for p in self.parameters() if p.grad is not None)
-        gradient.add_(torch.where(self._failed, math.nan, 0.0))
+        """After a bad loss, let the scaler find a gradient that is no number: it skips updates."""
+        gradients = (p.grad for p in self.parameters() if p.grad is not None)
+        next(gradients, self._failed.float()).add_(torch.where(self._failed, math.nan, 0.0))
 
     def _scale_can_fall(self) -> bool:
         """Say whether float16's loss scale is what made a gradient overflow; it falls by itself."""

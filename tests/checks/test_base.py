@@ -147,7 +147,7 @@ def test_a_hint_must_explain_all_wrong_values():
     assert doubles(lambda x: x**2).message == "That is the square."
     assert doubles(lambda x: x**2 if x == 4 else 2 * x).message == "That is the square."
     assert doubles(lambda x: 3 if x == 4 else x**2).message == "Expected 8, got 3."
-    assert doubles(lambda x: [x]).message == "one number is wanted; the shape is (1,)."
+    assert doubles(lambda x: [x]).message == "the shape is (1,); one number is wanted."
 
 
 def test_a_case_is_drawn_until_right_and_wrong_differ():

@@ -69,6 +69,36 @@ def test_another_right_answer_is_right(check, alternative):
         assert verdict.status == "right", verdict
 
 
+def dressed(value, number, sequence):
+    """Return a result with its numbers and sequences of another kind."""
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, int | float):
+        return number(value)
+    if isinstance(value, list | tuple | set) and value:
+        if all(isinstance(part, int) for part in value):
+            return sequence(list(value))
+        return [dressed(part, number, sequence) for part in value]
+    return value
+
+
+KINDS = [
+    (np.float32, np.array),
+    (torch.tensor, torch.tensor),
+    (lambda x: np.array(x, np.float64), tuple),
+    (lambda x: torch.tensor(float(x)), list),
+]
+
+
+@pytest.mark.parametrize(("number", "sequence"), KINDS)
+@pytest.mark.parametrize(("check", "solution"), SOLUTIONS)
+def test_a_right_answer_may_come_in_any_kind(check, solution, number, sequence):
+    if check.__name__ == "batch_labels":
+        return  # its statement asks for one tensor
+    verdict = check(lambda *args: dressed(solution(*args), number, sequence))
+    assert verdict.status == "right", verdict
+
+
 def test_clearing_the_gradients_last_is_right_too():
     step = cases.full_fine_tuning.make_step(zero="last")
     assert ftkit.checks.full_fine_tuning.training_step(step).status == "right"

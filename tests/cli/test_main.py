@@ -42,6 +42,11 @@ def test_train_evaluate_predict(run, train, folder, tmp_path):
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     assert record["config"]["learning_rate"] == 1e-3
     assert len(record["losses"]) == 4
+    epochs = [line for line in out.splitlines() if line.startswith("epoch ")]
+    assert [line.split(":")[0] for line in epochs] == ["epoch 0", "epoch 1", "epoch 2"]
+    assert all("accuracy 0." in line and "loss 0." in line for line in epochs)
+    log = (tmp_path / "out" / "training.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [0, 1, 2, 2, 3, 4, 4]
     status, out, _ = run(
         *("evaluate", tmp_path / "out", "--data", folder, "--json", tmp_path / "scores.json")
     )
@@ -61,6 +66,45 @@ def test_a_model_that_learnt_nothing_is_told(run, train, folder):
     assert status == 0
     assert out.splitlines()[-2].endswith('; always saying "good" scores 0.500')
     assert "ftkit: warning: 4 updates taught nothing that 12 validation rows show." in err
+
+
+def test_a_finished_run_says_how_to_go_on(run, train, tmp_path):
+    run(*train)
+    status, out, _ = run(*train, "--resume")
+    assert (status, out) == (0, f"{tmp_path / 'out'} is finished; nothing to resume\n")
+    text = bad(run, tmp_path, *train, "--resume", "--num-train-epochs", 5)
+    assert text == (
+        f"{tmp_path / 'out'} is finished, and num_train_epochs is 5 now, and was 2. To train its "
+        f"model on, begin from it: ftkit train --checkpoint {tmp_path / 'out'} --data "
+        f"{tmp_path / 'reviews'} --output ANOTHER …"
+    )
+    status, _, _ = run(*train, "--checkpoint", tmp_path / "out", "--output", tmp_path / "more")
+    assert status == 0
+
+
+def test_a_log_of_a_run_that_did_not_get_far_is_gone_on_with(run, train, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "training.jsonl").write_text('{"step": 1}\n')
+    assert bad(run, tmp_path, *train).endswith(
+        "Go on with --resume, or begin anew with --overwrite."
+    )
+    status, out, _ = run(*train, "--resume")
+    assert status == 0
+    assert f"no checkpoint in {tmp_path / 'out'}; training begins" in out
+
+
+@pytest.mark.parametrize("given", [["balanced"], ["1", "2.5"]])
+def test_class_weights(run, train, tmp_path, given):
+    status, _, _ = run(*train, "--class-weights", *given)
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    expected = "balanced" if given == ["balanced"] else [1.0, 2.5]
+    assert (status, record["config"]["class_weights"]) == (0, expected)
+
+
+def test_bad_class_weights(run, train, tmp_path):
+    assert bad(run, tmp_path, *train, "--class-weights", "one", "2").startswith(
+        "--class-weights is one 2; expected balanced, or a number for each class."
+    )
 
 
 def test_all_rows_of_a_single_file_can_be_scored(run, train, tmp_path):

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 import ftkit
-from ftkit.models.lora import merged_state_dict
+from ftkit.models.lora import merged_weights, unmerged_state_dict
 from tests.architectures import make_checkpoint, make_config
 from tests.conftest import message
 from tests.test_architectures import rows_of
@@ -152,7 +152,7 @@ def test_merged_weights_are_those_of_peft(name):
     for key, parameter in adapted.named_parameters():
         if "lora_B" in key:
             torch.nn.init.normal_(parameter)
-    found = merged_state_dict(adapted)
+    found = {**unmerged_state_dict(adapted), **dict(merged_weights(adapted))}
     expected = ftkit.merge_lora(adapted).state_dict()
     assert set(found) == set(expected)
     assert all(torch.equal(found[key], expected[key]) for key in expected)

@@ -40,6 +40,10 @@ def train(encoded_dir: Path, output_dir: Path, settings: dict) -> int:  # noqa: 
     config = ftkit.TrainingConfig(**{**base, **settings})
     if stop < 10**6:
         signal_self_at(model, stop)
+    scored = []  # rows that this process evaluates
+    model.classifier.register_forward_hook(
+        lambda module, _, logits: scored.append(len(logits) * (not module.training))
+    )
     try:
         history = ftkit.train(
             model, encoded, faults.TASK, config, output_dir=output_dir, resume=True
@@ -53,6 +57,8 @@ def train(encoded_dir: Path, output_dir: Path, settings: dict) -> int:  # noqa: 
         save_file(weights, output_dir / "weights.safetensors")
         losses = [step.loss for step in history.steps]
         (output_dir / "losses.json").write_text(json.dumps(losses))
+        (output_dir / "evaluations.json").write_text(json.dumps(history.evaluations))
+    (output_dir / f"scored-{distributed.get_rank()}").write_text(str(sum(scored)))
     distributed.destroy_process_group()
     return 0
 
@@ -106,6 +112,42 @@ def test_the_same_losses_as_one_process(encoded_dir, alone, tmp_path, processes,
     several = run(processes, encoded_dir, tmp_path / "several", shard=shard, **SGD)
     assert len(set(several[0])) == 14
     assert_alike(alone(**SGD), several)
+
+
+@pytest.mark.parametrize(("processes", "shard"), [(2, False), (3, False), (5, False), (2, True)])
+def test_validation_is_shared_out(encoded_dir, alone, tmp_path, processes, shard):  # noqa: F811
+    """Twelve rows, three validations: of 5 processes two score two rows each time, the rest three.
+
+    A sharded model computes every row in all processes together.
+    """
+    run(processes, encoded_dir, tmp_path, shard=shard, **SGD)
+    run(1, encoded_dir, tmp_path / "alone", **SGD)
+    read = [
+        json.loads((p / "evaluations.json").read_text()) for p in (tmp_path, tmp_path / "alone")
+    ]
+    for several, one in zip(*read, strict=True):
+        assert several == pytest.approx(one, abs=1e-5)
+    scored = [int((tmp_path / f"scored-{rank}").read_text()) for rank in range(processes)]
+    assert scored == [3 * (12 if shard else len(range(r, 12, processes))) for r in range(processes)]
+
+
+def test_a_gpu_of_its_own_for_each_process(monkeypatch):
+    """NCCL is told which one before it begins; without that, all processes meet on the first."""
+    called = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "best_device", lambda: torch.device("cuda", 1))
+    monkeypatch.setattr(torch.cuda, "set_device", called.append)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *args, **kw: called.append((args, kw))
+    )
+    distributed.init_process_group()
+    device = torch.device("cuda", 1)
+    assert called == [device, (("nccl",), {"timeout": distributed.TIMEOUT, "device_id": device})]
+
+
+def test_the_number_of_one_process_makes_no_gpu_wait(monkeypatch):
+    monkeypatch.setattr(distributed, "best_device", lambda: torch.device("cuda", 0))
+    assert distributed.all_reduce_max(15) == 15
 
 
 @pytest.mark.parametrize("shard", [False, True])

@@ -192,7 +192,9 @@ def test_gradual_unfreezing(model, encoded):
 
 
 def test_the_best_epoch_is_kept_whole_when_more_thaws_later(model, encoded, task):
-    options = config(unfreeze=((0.0, "head"), (0.5, "full")), learning_rate=0.5, optim="sgd")
+    rates = {"learning_rate": 9.0, "head_learning_rate": 0.2, "optim": "sgd"}  # the body is ruined
+    stages = ((0.0, "head"), (0.5, "full"))
+    options = config(unfreeze=stages, metric_for_best_model="loss", **rates)
     before = weights(model)
     history = ftkit.train(model, encoded, task, options)
     kept = ftkit.evaluate(model, encoded["validation"], task, n_resamples=0, bf16=False)

@@ -1,0 +1,1 @@
+"""What chat and preferences share: the forms of conversations, templates, log-probabilities."""
