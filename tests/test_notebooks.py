@@ -93,11 +93,34 @@ def test_no_helper_before_its_by_hand_cell(path):
     assert not early
 
 
+def minutes(notebook: nbformat.NotebookNode) -> tuple[int, int, int]:
+    """Return the learner's minutes: 150 words or 10 lines of code each, and the exercises' own."""
+    text, code = ("\n".join(sources(notebook, kind)) for kind in ("markdown", "code"))
+    lines = sum(bool(line.strip()) for line in code.split("\n"))
+    exercises = sum(map(int, re.findall(r"\(★+, (\d+) minutes\)", text)))
+    return round(len(text.split()) / 150), round(lines / 10), exercises
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_budget_states_the_learners_minutes(path):
+    notebook = read(path)
+    found = re.search(
+        r"your time \| about (\d+) minutes: (\d+) .* (\d+) .* (\d+) ", notebook.cells[0].source
+    )
+    if found is None:
+        assert path.stem[:2] != "04"  # the others do not say it yet
+        return
+    total, *parts = map(int, found.groups())
+    assert abs(total - sum(parts)) < 5
+    for stated, counted in zip(parts, minutes(notebook), strict=True):
+        assert abs(stated - counted) <= 1
+
+
 def test_contributing_holds_the_table_of_helpers():
     rows = (FOLDER.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
     table = {}
     for row in rows:
-        if re.match(r"\| `", row):
+        if re.match(r"\| `.*\| \d+ \|$", row):
             names, number = row.strip("|").split("|")
             table.update(dict.fromkeys(re.findall(r"`(\w+)`", names), int(number)))
     assert table == BY_HAND
