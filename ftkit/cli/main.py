@@ -17,6 +17,7 @@ COMMANDS = {  # name, which is its file's too: what it is for
     "train": "fine-tune a checkpoint and save it",
     "evaluate": "score a saved model on a split",
     "predict": "let a saved model answer texts",
+    "export": "write a saved model in another format, and prove it",
     "fetch": "bring two real models into this machine's cache",
     "doctor": "check this machine",
     "course": "run the notebooks and write them as HTML",

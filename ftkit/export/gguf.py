@@ -5,14 +5,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, get_tensor_name_map
 from gguf.constants import GGML_QUANT_VERSION, MODEL_ARCH
 from gguf.quants import quantize
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import __version__ as transformers_version
 from transformers.utils import logging
 
 from ftkit.errors import FtkitError, raise_problems
-from ftkit.export.vocabulary import add_vocabulary, check_tokenizer, set_named_rule
+from ftkit.export.modelfile import write_modelfile
+from ftkit.export.proof import Answer, Bounds, answers_of, weight_error
+from ftkit.export.source import Source
+from ftkit.export.vocabulary import (
+    HARD_TEXT,
+    add_vocabulary,
+    check_tokenizer,
+    set_named_rule,
+)
 
 FAMILY = ("LlamaForCausalLM", "MistralForCausalLM")  # what llama.cpp calls "llama"
 TYPES = {
@@ -21,19 +31,19 @@ TYPES = {
     "q8_0": (LlamaFileType.MOSTLY_Q8_0, GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q8_0),
     "q4_1": (LlamaFileType.MOSTLY_Q4_1, GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q8_0),
 }
+BOUNDS = {  # beyond what two models measured, see `tests/export/test_gguf.py`
+    "f16": Bounds(weights=0.002, kl=1e-4, agreement=0.98),
+    "q8_0": Bounds(weights=0.02, kl=0.01, agreement=0.95),
+    "q4_1": Bounds(weights=0.25, kl=0.3, agreement=0.7),
+}
+COMPARE_UNTOUCHED = True  # rounding may undo what training did
 BLOCK = 32  # weights that share a scale, in both quantised types
 ELSEWHERE = "llama.cpp's convert_hf_to_gguf.py knows more architectures."
 
 
-def check(model: Any, tokenizer: Any) -> None:
-    """Raise one `FtkitError` that lists everything which the file could not hold.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-    tokenizer : PreTrainedTokenizerBase
-    """
-    kind, config = type(model).__name__, model.config
+def check(source: Source) -> None:
+    """Raise one `FtkitError` that lists everything which the file could not hold."""
+    kind, config = type(source.model).__name__, source.model.config
     if kind not in FAMILY:
         raise FtkitError(
             f"GGUF is written for the Llama family ({', '.join(FAMILY)}), and this is a {kind}. "
@@ -44,20 +54,19 @@ def check(model: Any, tokenizer: Any) -> None:
         problems.append(f'Its positions are of the kind "{rope}"; expected "default". {ELSEWHERE}')
     if config.hidden_act != "silu":
         problems.append(f'Its activation is "{config.hidden_act}"; llama.cpp computes "silu".')
-    biases = [name for name in model.state_dict() if name.endswith(".bias")]
+    biases = [name for name in source.model.state_dict() if name.endswith(".bias")]
     if biases:
         problems.append(f"It has {len(biases)} biases, such as {biases[0]}, and GGUF no place.")
-    raise_problems([*problems, *check_tokenizer(tokenizer, config.vocab_size)])
+    raise_problems([*problems, *check_tokenizer(source.tokenizer, config.vocab_size)])
 
 
-def write(model: Any, tokenizer: Any, path: Path, kind: str) -> list[str]:
-    """Write weights, shape, tokenizer and chat template into one file.
+def write(source: Source, path: Path, kind: str) -> list[str]:
+    """Write weights, shape, tokenizer and chat template into one file, and a Modelfile beside it.
 
     Parameters
     ----------
-    model : PreTrainedModel
-        A plain one of the Llama family, see `check`; LoRA merged.
-    tokenizer : PreTrainedTokenizerBase
+    source : Source
+        See `check`.
     path : Path
         In a folder that exists.
     kind : {"f16", "q8_0", "q4_1"}
@@ -69,6 +78,7 @@ def write(model: Any, tokenizer: Any, path: Path, kind: str) -> list[str]:
     list of str
         What the file holds otherwise than the model, one sentence each.
     """
+    model, tokenizer = source.model, source.tokenizer
     file_type, inner, outer = TYPES[kind]
     writer = GGUFWriter(None, "llama")
     writer.add_file_type(file_type)
@@ -90,7 +100,7 @@ def write(model: Any, tokenizer: Any, path: Path, kind: str) -> list[str]:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return notes
+    return notes + write_modelfile(path, tokenizer, end_tokens(model, tokenizer))
 
 
 def _add_shape(writer: GGUFWriter, config: Any) -> list[str]:
@@ -182,28 +192,48 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return list(dict.fromkeys(i for i in (tokenizer.eos_token_id, *ends) if i is not None))
 
 
-def read(path: Path) -> tuple[Any, Any]:
-    """Load the file by transformers: the tokenizer, and the model in float32.
+def read(path: Path, source: Source, rows: Dataset) -> tuple[str, Answer, float]:
+    """Load the file by transformers, and compare tokens and weights.
 
     Transformers knows a tokenizer's rule of splitting only in part, so the rule that the file names
     is set here.
 
     Returns
     -------
-    tokenizer : PreTrainedTokenizerBase
-    model : PreTrainedModel
-        In eval mode.
+    reader : str
+    answer : callable
+        The logits for a batch.
+    weights : float
+        Largest relative error of a matrix.
+
+    Raises
+    ------
+    FtkitError
+        The tokenizer cuts a text otherwise than the model's own.
     """
     options: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent, **options, dtype=torch.float32, attn_implementation="eager"
         )
     finally:
         if bar:
             logging.enable_progress_bar()
     set_named_rule(tokenizer, path)
-    return tokenizer, model.eval()
+    _compare_tokens(tokenizer, source.tokenizer, rows)
+    error = weight_error(source.model, model.eval())
+    return f"transformers {transformers_version}", answers_of(model), error
+
+
+def _compare_tokens(tokenizer: Any, own: Any, rows: Dataset) -> None:
+    """Raise `FtkitError` where the tokenizer that was read cuts a text otherwise."""
+    for text in (HARD_TEXT, *map(own.decode, rows["input_ids"])):
+        ours, theirs = (t(text, add_special_tokens=False)["input_ids"] for t in (own, tokenizer))
+        if ours != theirs:
+            raise FtkitError(
+                f"The gguf export is refused and removed: its tokenizer cuts {text[:60]!r}… into "
+                f"{len(theirs)} tokens that are not the model's {len(ours)}."
+            )

@@ -34,8 +34,8 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     ),
 }
 HARD_TEXT = (  # on which the rules above differ: digits, cases, blanks, scripts, emoji
-    "It's 7, we'LL pay 1234567.50 €  for 2 helloWorldABCs/\n\n\n  \tx² + ½ = Ⅷ; v2.0b3 \u00a0 naïve "
-    "e\u0301tude 手机3台 ١٢٣ мир's 🚀🇫🇷!!?\r\n   end  9"
+    "It's 7, we'LL pay 1234567.50 €  for 2 helloWorldABCs/\n\n\n  \tx² + ½ = Ⅷ; v2.0b3 \u00a0 "
+    "naïve e\u0301tude 手机3台 ١٢٣ мир's 🚀🇫🇷!!?\r\n   end  9"
 )
 
 
@@ -51,8 +51,8 @@ def check_tokenizer(tokenizer: Any, vocab_size: int) -> list[str]:
     inner = _inner(tokenizer)
     if inner.get("model", {}).get("type") != "BPE" or inner["model"]["byte_fallback"]:
         return [
-            f"Its tokenizer ({type(tokenizer).__name__}) does not merge bytes (byte-level BPE), the "
-            f"one kind that is written here; llama.cpp's convert_hf_to_gguf.py knows others."
+            f"Its tokenizer ({type(tokenizer).__name__}) does not merge bytes (byte-level BPE), "
+            f"the one kind that is written here; llama.cpp's convert_hf_to_gguf.py knows others."
         ]
     problems = []
     if inner["normalizer"] is not None:
