@@ -25,6 +25,7 @@ from .evaluation.comparison import compare as compare
 from .evaluation.prediction import predict as predict
 from .evaluation.reports import Report as Report
 from .evaluation.reports import evaluate as evaluate
+from .export.formats import export as export
 from .models.loading import load_pretrained as load_pretrained
 from .models.lora import add_lora as add_lora
 from .models.lora import merge_lora as merge_lora

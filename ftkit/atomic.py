@@ -81,3 +81,30 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def files_complete_or_invisible(target: Path) -> Iterator[Path]:
+    """Give a folder to fill; once all of it is on the disk, move its files beside `target`.
+
+    The file of the target's own name comes last, so that where it stands, all of them do. A process
+    that is killed on the way, or an error, leaves every earlier file as it was.
+    """
+    target = target.resolve()
+    made = [folder for folder in target.parents if not folder.exists()]
+    beside = _beside(target, "partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        files = sorted(beside.iterdir(), key=lambda path: path.name == target.name)
+        for path in files:
+            _flush(path)
+        for path in files:
+            path.replace(target.with_name(path.name))
+        _flush(target.parent)
+        made = []
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        for folder in made:
+            folder.rmdir()

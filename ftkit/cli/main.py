@@ -19,6 +19,7 @@ COMMANDS = {  # name, which is its file's too: what it is for
     "predict": "let a saved model answer texts",
     "chat": "talk with a language model",
     "inspect": "see rows as tokens, and what the loss looks at",
+    "export": "write a saved model in another format, and prove it",
     "fetch": "bring two real models into this machine's cache",
     "doctor": "check this machine",
     "course": "run the notebooks and write them as HTML",
