@@ -8,9 +8,8 @@ from datasets import DatasetDict
 
 from ftkit.errors import FtkitError
 
-NO_LIMIT = 2**31 - 1  # where a tokenizer names none, transformers says 1e30: more than 64 bits
-    2**31 - 1
-)  # of a tokenizer that names none, transformers says 1e30: no integer of 64 bits
+# where a tokenizer names no limit, transformers says 1e30: more than 64 bits
+NO_LIMIT = 2**31 - 1
 LENGTH = "length"  # tokens of each row before the cut; `Task.encode` counts and drops this column
 
 
