@@ -1,4 +1,4 @@
-"""Every task from the command line, against a baseline without a neural network.
+"""Every task from the command line, against a baseline: counting, or the untouched model.
 
 Run ``python -m tests.benchmarks.tasks`` (some 15 minutes of CPU time). For each task it calls
 ``ftkit train`` and ``ftkit evaluate`` as the README gives them, measures the baseline on the same
@@ -139,6 +139,15 @@ def _words(text: str) -> list[str]:
     return [word.strip('.,?!"') for word in text.lower().split()]
 
 
+def untouched_baseline(splits: DatasetDict, model: Path) -> Counts:
+    """The checkpoint as it came."""
+    task, *_ = ftkit.load_saved(model)
+    tokenizer, untouched = ftkit.load_pretrained(task.default_checkpoint, task)
+    encoded = task.encode(DatasetDict({"test": splits["test"]}), tokenizer)
+    report = ftkit.evaluate(untouched, encoded["test"], task, n_resamples=0)
+    return Counts(report.statistics, share)
+
+
 class Case(NamedTuple):
     """One line of the table: stages of ``ftkit train``, metric, baseline and what it is called."""
 
@@ -166,6 +175,14 @@ CASES = (
         "loss",
         "trigrams of tokens",
         lambda splits, model: token_baseline(splits, model, 3),
+    ),
+    Case(
+        "chat",
+        "chats",
+        ("--data chats --tune top:6 --learning-rate 2e-4 --num-train-epochs 1 --batch-size 8",),
+        "loss",
+        "untouched model",
+        untouched_baseline,
     ),
     Case(
         "masked-lm",
