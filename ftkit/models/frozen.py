@@ -236,8 +236,8 @@ def _why_inexact(model: nn.Module, dataset: Dataset, n_layers: int) -> str | Non
     Two rows of different lengths go together through the plain layers and, each stored alone,
     through the rest: in train mode, with the same dropout.
     """
-    lengths = row_lengths(dataset)
-    rows = dataset.select(sorted({int(lengths.argmin()), int(lengths.argmax())}))
+    order = row_lengths(dataset).argsort(kind="stable").tolist()
+    rows = dataset.select(sorted({order[0], order[-1]}))
     if set(PAIR_COLUMNS) & set(dataset.column_names):
         return "two answers of a row go through the layers together, and one would be stored"
     name = type(without_lora(model)).__name__
