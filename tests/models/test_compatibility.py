@@ -148,7 +148,8 @@ def test_long_texts_train_where_the_tokenizer_knows_no_limit(name, tmp_path):
             TASKS["masked-lm"](("text",)),
             "tiny-stories-gpt: an architecture of type gpt2 has no head for masked-lm. It can be "
             "trained for: sequence-classification, chat, preference, causal-lm, "
-            "question-answering, token-classification. For masked-lm take one such as tiny-bert-zh.",
+            "question-answering, token-classification. For masked-lm take one such as "
+            "tiny-bert-zh.",
         ),
         (
             "minilm",
