@@ -89,7 +89,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {  # its tokenizer's kind
     "bloom": ("llama", {"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
     "llama": ("gpt", GROUPED),
     "mistral": ("llama", PADDED),
-    "qwen2": ("qwen2", {**GROUPED, "tie_word_embeddings": True}),
+    "qwen2": ("qwen2", {**GROUPED, "max_position_embeddings": 256, "tie_word_embeddings": True}),
     "qwen3": ("llama", PADDED),
     "gemma2": ("llama", {**PADDED, "query_pre_attn_scalar": 8}),
     "gemma3_text": ("llama", {**PADDED, "query_pre_attn_scalar": 8}),

@@ -16,8 +16,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 import ftkit
-from ftkit.data.batches import collate
-from ftkit.models.compatibility import PaddingWarning
+from ftkit.data.batches import PAIR_COLUMNS, collate
 from ftkit.models.frozen import FrozenLayersWarning
 from ftkit.tasks import TASKS, Task
 from tests.architectures import ARCHITECTURES, make_checkpoint, tasks_of
@@ -31,16 +30,16 @@ TIED = "has no head of its own: its output layer is the table of input embedding
 NO_BIASES = "has no biases but those of its head"
 TWO_LISTS = "has two lists of layers, an encoder's and a decoder's, so none is the top of all"
 LOOKS_AHEAD = "looks ahead: a later token changes what it says of an earlier one"
+CAUSAL = ("causal-lm", "chat", "preference")
+BOTH_WAYS = ("bert", "roberta", "xlm-roberta", "electra", "xlnet", "big_bird", "xlm")
+TIES = ("gpt2", "gpt_neo", "opt", "bloom", "qwen2", "gemma2", "gemma3_text", "falcon")
 REFUSED: dict[Cell, str] = {
     # A model that reads both ways would see what it should predict.
-    **{(name, "causal-lm", ANY): LOOKS_AHEAD for name in ("bert", "roberta", "xlm-roberta")},
-    **{(name, "causal-lm", ANY): LOOKS_AHEAD for name in ("electra", "xlnet", "big_bird", "xlm")},
+    **{(name, task, ANY): LOOKS_AHEAD for name in BOTH_WAYS for task in CAUSAL},
     # An encoder with a decoder gets a text to write, not gaps to fill.
     ("bart", "masked-lm", ANY): "is an encoder with a decoder, which writes a text for a text",
     # The output layer is the table of input embeddings; BERT's has a layer before it.
-    **{(name, "causal-lm", "head"): TIED for name in ("gpt2", "gpt_neo", "opt", "bloom", "qwen2")},
-    **{(name, "causal-lm", "head"): TIED for name in ("gemma2", "gemma3_text", "falcon")},
-    **{(name, "causal-lm", "head"): TIED for name in ("bart", "marian")},
+    **{(name, task, "head"): TIED for name in (*TIES, "bart", "marian") for task in CAUSAL},
     **{(name, "seq2seq", "head"): TIED for name in ("t5", "bart", "marian")},
     # Nothing but a head would train under a name that promises more.
     **{(name, ANY, "bias"): NO_BIASES for name in ("llama", "mistral", "qwen3", "t5")},
@@ -61,6 +60,7 @@ PROVED_WRONG = {  # the proof stops the store, and the note says why
     "deberta-v2": "top:K trains the norm of the positions that all layers share",
     "fnet": "mixes the padding in, so that each batch has other outputs",
     "longformer": "cuts rows into windows, and the padding with them",
+    "preference": "two answers go through the layers together",
     "marian": "drops embeddings at random in the decoder itself, which trains",
     "question-answering": "the loss counts padding as possible answers, and none is stored",
     "squeezebert": "calls its layers past all hooks",
@@ -85,6 +85,11 @@ def rows_of(task: str) -> tuple[Task, Dataset]:
         answers = [{"text": ["Paris"], "answer_start": [13]}] * 9
         contexts = [f"Ann lives in Paris and {text}" for text in SENTENCES]
         columns = {"question": ["where Ann lives"] * 9, "context": contexts, "answers": answers}
+    elif task in ("chat", "preference"):
+        kind = TASKS[task]()
+        columns = {"prompt": SENTENCES, "completion": SENTENCES[::-1]}
+        if task == "preference":
+            columns = {"prompt": SENTENCES, "chosen": SENTENCES[::-1], "rejected": ["poor"] * 9}
     elif task == "seq2seq":
         kind = ftkit.Seq2Seq("source", "target", max_new_tokens=4)
         columns = {"source": SENTENCES, "target": SENTENCES[::-1]}
@@ -115,7 +120,7 @@ def refusal(cell: Cell) -> str:
 def load(folder: Path, task: Task, tune: str) -> tuple[Any, Any]:
     """Load and tune, as ``ftkit train`` does."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PaddingWarning)
+        warnings.simplefilter("ignore")  # no padding token, no chat template: told
         tokenizer, model = ftkit.load_pretrained(folder, task)
     if tune == "lora":
         return tokenizer, ftkit.add_lora(model, r=2)
@@ -123,14 +128,16 @@ def load(folder: Path, task: Task, tune: str) -> tuple[Any, Any]:
     return tokenizer, model
 
 
-def train(model: Any, encoded: Dataset, *, reuse: bool) -> tuple[list[float], bool, bool]:
+def train(
+    model: Any, encoded: Dataset, task: Task, *, reuse: bool
+) -> tuple[list[float], bool, bool]:
     """Train two epochs of one update; return losses, and if a store was used, or refused."""
     config = ftkit.TrainingConfig(
         learning_rate=1e-2, num_train_epochs=2, batch_size=9, bf16=False, reuse_frozen=reuse
     )
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        run = ftkit.TrainingRun(model, encoded, config)
+        run = ftkit.TrainingRun(model, encoded, config, task=task)
         losses = [step.loss for step in run]
     refused = any(note.category is FrozenLayersWarning for note in notes)
     return losses, run.frozen is not None, refused
@@ -142,6 +149,7 @@ def logits(model: Any, encoded: Dataset, rows: list[int], *, together: bool = Fa
     found = []
     for group in [rows] if together else [[row] for row in rows]:
         batch = collate(encoded, group, model.config.pad_token_id)
+        batch = {name: tensor for name, tensor in batch.items() if name not in PAIR_COLUMNS}
         outputs = model(**batch)
         values = outputs.logits if "logits" in outputs else outputs.start_logits
         mask = batch.get("labels", batch["attention_mask"]) if "labels" in batch else None
@@ -168,10 +176,13 @@ def test_trains_saves_loads_and_predicts_or_is_refused(cell, tmp_path):
             load(folder, task, tune)
         return
     tokenizer, model = load(folder, task, tune)
-    encoded = task.encode(DatasetDict({"train": rows}), tokenizer)["train"]
+    encoded = task.encode(DatasetDict({"train": rows}), tokenizer)
+    if isinstance(task, ftkit.Preference):
+        encoded = task.add_reference(model, encoded)
+    encoded = encoded["train"]
     other = copy.deepcopy(model)
-    losses, stored, refused = train(model, encoded, reuse=True)
-    assert losses == pytest.approx(train(other, encoded, reuse=False)[0], abs=1e-5)
+    losses, stored, refused = train(model, encoded, task, reuse=True)
+    assert losses == pytest.approx(train(other, encoded, task, reuse=False)[0], abs=1e-5)
     if tune in ("head", "top:1") and name not in NO_STORE and not {name, kind} & set(PROVED_WRONG):
         assert stored
     if not {name, kind} & set(PROVED_WRONG):

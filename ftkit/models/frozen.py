@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ftkit.data.batches import (
     EVALUATION_BATCH_SIZE,
+    PAIR_COLUMNS,
     Batch,
     collate,
     length_order,
@@ -235,9 +236,10 @@ def _why_inexact(model: nn.Module, dataset: Dataset, n_layers: int) -> str | Non
     Two rows of different lengths go together through the plain layers and, each stored alone,
     through the rest: in train mode, with the same dropout.
     """
-    lengths = row_lengths(dataset)
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    order = row_lengths(dataset).argsort(kind="stable").tolist()
     rows = dataset.select(sorted({order[0], order[-1]}))
+    if set(PAIR_COLUMNS) & set(dataset.column_names):
+        return "two answers of a row go through the layers together, and one would be stored"
     name = type(without_lora(model)).__name__
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

@@ -16,6 +16,7 @@ from ftkit.data.batches import collate
 from ftkit.models import loading
 from ftkit.models.compatibility import PaddingWarning
 from ftkit.tasks import TASKS
+from ftkit.tasks.truncation import TruncationWarning
 from tests.architectures import ARCHITECTURES, make_checkpoint, make_tokenizer, tasks_of
 from tests.conftest import message, tiny_config
 from tests.test_architectures import SENTENCES, rows_of
@@ -33,7 +34,7 @@ def change(folder: Path, name: str, **values: object) -> Path:
 
 def load_quietly(folder: Path, task: ftkit.tasks.Task):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PaddingWarning)
+        warnings.simplefilter("ignore")
         return ftkit.load_pretrained(folder, task)
 
 
@@ -133,7 +134,8 @@ def test_long_texts_train_where_the_tokenizer_knows_no_limit(name, tmp_path):
     tokenizer, model = load_quietly(folder, CLASSES)
     texts = [f"{text} " * 20 for text in SENTENCES]
     rows = Dataset.from_dict({"text": texts, "label": [0, 1, 1] * 3})
-    encoded = CLASSES.encode(DatasetDict({"train": rows}), tokenizer)
+    with pytest.warns(TruncationWarning, match="9 of 9 rows"):
+        encoded = CLASSES.encode(DatasetDict({"train": rows}), tokenizer)
     assert {len(ids) for ids in encoded["train"]["input_ids"]} == {tokenizer.model_max_length}
     ftkit.train(model, encoded, CLASSES, ftkit.TrainingConfig(num_train_epochs=1, bf16=False))
 
@@ -145,8 +147,9 @@ def test_long_texts_train_where_the_tokenizer_knows_no_limit(name, tmp_path):
             "tiny-stories-gpt",
             TASKS["masked-lm"](("text",)),
             "tiny-stories-gpt: an architecture of type gpt2 has no head for masked-lm. It can be "
-            "trained for: sequence-classification, causal-lm, question-answering, "
-            "token-classification. For masked-lm take one such as tiny-bert-zh.",
+            "trained for: sequence-classification, chat, preference, causal-lm, "
+            "question-answering, token-classification. For masked-lm take one such as "
+            "tiny-bert-zh.",
         ),
         (
             "minilm",

@@ -246,3 +246,12 @@ def test_half_of_the_disk_stays_free(model, encoded, monkeypatch):
     with pytest.warns(FrozenLayersWarning, match="of which half stays free"):
         run = ftkit.TrainingRun(model, encoded["train"], config())
     assert run.frozen is None
+
+
+def test_two_answers_in_one_row_are_not_stored(model, encoded):
+    """A preference sends both through the model at once; one of them alone would come back."""
+    ftkit.set_trainable(model, "head")
+    rows = encoded["train"]
+    pairs = rows.add_column("rejected_input_ids", rows["input_ids"])
+    with pytest.warns(FrozenLayersWarning, match="two answers of a row go through the layers"):
+        assert find_frozen_layers(model, pairs, model.classifier.parameters(), bf16=False) is None

@@ -8,6 +8,7 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, List
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import BertForTokenClassification, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 import ftkit
 from ftkit.cli.main import main
@@ -397,3 +398,13 @@ def test_from_the_command_line(tagged, checkpoint, tmp_path, capsys):
     assert text == "ann was in leeds today"
     assert all(name == "-" or name.endswith(("=PER", "=LOC")) for name in found)
     assert main([*train[:-4], "--prompt-columns", "x"]) == 2
+
+
+def test_a_tokenizer_without_a_limit(tokenizer):
+    """T5's and XLNet's: what stands for none is a number that no tokenizer takes."""
+    unlimited = copy.deepcopy(tokenizer)
+    unlimited.model_max_length = VERY_LARGE_INTEGER
+    task = ftkit.TokenClassification("tokens", "tags", ("O", "B-PER", "I-PER"))
+    rows = Dataset.from_dict({"tokens": [["Ann", "sings"]], "tags": [["B-PER", "O"]]})
+    encoded = task.encode(DatasetDict({"train": rows}), unlimited)
+    assert encoded["train"]["tag_ids"] == [[1, 0]]

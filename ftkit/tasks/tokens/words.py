@@ -1,6 +1,7 @@
 """Sentences as lists of words, each with a tag: checking them, and finding each word's token."""
 
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -119,7 +120,8 @@ def encode_words(rows: Sequence[Sequence[str]], tokenizer: Any, limit: int) -> d
     """
     begin = " " if _ids("a", tokenizer) != _ids(" a", tokenizer) else ""  # GPT-2's kind
     spaced = [[begin + word for word in words] for words in rows]
-    encoded = tokenizer(spaced, is_split_into_words=True, truncation=True, max_length=limit)
+    most = min(limit, sys.maxsize)  # T5's tokenizer has no limit, and says so with a larger number
+    encoded = tokenizer(spaced, is_split_into_words=True, truncation=True, max_length=most)
     check_cut(encoded["input_ids"], limit)
     positions = []
     for i, words in enumerate(rows):
