@@ -1,6 +1,7 @@
 """Write an encoder with its head as ONNX, which runs without torch."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,18 @@ def write(source: Source, path: Path, kind: None) -> list[str]:
         found = model(**batch)
     outputs = [name for name in ("logits", *SPAN) if name in found]
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    program = torch.onnx.export(
-        _Logits(model, list(batch), outputs),
-        tuple(batch.values()),
-        dynamo=True,
-        dynamic_shapes=((axes,) * len(batch),),
-        input_names=list(batch),
-        output_names=outputs,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of one part of torch to another
+        warnings.filterwarnings("ignore", "# The axis name")  # inputs share their axes, as meant
+        program = torch.onnx.export(
+            _Logits(model, list(batch), outputs).eval(),
+            tuple(batch.values()),
+            dynamo=True,
+            dynamic_shapes=((axes,) * len(batch),),
+            input_names=list(batch),
+            output_names=outputs,
+            verbose=False,
+        )
     assert program is not None  # as it is only where a path is given
     program.model.metadata_props["task"] = json.dumps(source.task.to_dict(), ensure_ascii=False)
     program.save(path, external_data=False)

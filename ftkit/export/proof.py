@@ -15,6 +15,7 @@ from ftkit.errors import FtkitError
 from ftkit.export.source import Source
 from ftkit.models import load_pretrained
 from ftkit.paths import bundled
+from ftkit.tasks import MaskedLM
 
 Answer = Callable[[Batch], dict[str, np.ndarray]]  # a batch in, logits under their names out
 
@@ -122,6 +123,8 @@ def proof_rows(source: Source, texts: Sequence[str] | None = None) -> Dataset:
         texts = [story[: limit // 2] for story in stories]
     if isinstance(texts, str) or not texts:
         raise FtkitError(f"texts is {texts!r}; expected a list of one or more texts.")
+    if isinstance(source.task, MaskedLM):  # whose texts have a gap to fill
+        texts = [f"{text} {source.tokenizer.mask_token}" for text in texts]
     rows = [(text,) * len(source.task.given_columns) for text in texts]
     return source.task.encode_texts(rows, source.tokenizer)
 
