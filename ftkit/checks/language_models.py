@@ -93,8 +93,7 @@ def most_similar(answer: Callable[[Tensor, int, int], list[int]], seed: int = 0)
         expect(row not in found, "The word itself came back: its cosine is 1, leave it out.")
         expect(len(found) == n, f"Expected {n} rows, got {len(found)}.")
         hint = "The right rows in another order: the nearest first."
-        expect(found == case.right or set(found) != set(case.right), hint)
-        judge(found, case.right, case.mistakes)
+        judge(found, case.right, case.mistakes, hint if set(found) == set(case.right) else None)
 
 
 def _vectors_case(generator: Generator, n_vectors: int, size: int, n: int) -> Case:
@@ -171,28 +170,38 @@ def causal_weights(answer: Callable[[Tensor, Tensor], Tensor], seed: int = 0) ->
     """Check causal attention weights that leave out padding at the end."""
     generator = Generator().manual_seed(seed)
     for batch, seq_len in ((1, 4), (2, 6), (3, 9)):
-        scores = torch.randn(batch, seq_len, seq_len, generator=generator) * 2
-        lengths = torch.randint(3, seq_len, (batch, 1), generator=generator)
-        real = torch.arange(seq_len) < lengths
+        case = draw(_weights_case, generator, batch, seq_len)
+        scores, real = case.given
         weights = torch.from_numpy(array(answer(scores.clone(), real.clone())))
         expect(weights.shape == scores.shape, f"Expected the shape {tuple(scores.shape)}.")
-        _judge_weights(weights, scores, real)
+        _judge_weights(weights, case)
 
 
-def _judge_weights(weights: Tensor, scores: Tensor, real: Tensor) -> None:
+def _weights_case(generator: Generator, batch: int, seq_len: int) -> Case:
+    scores = torch.randn(batch, seq_len, seq_len, generator=generator) * 2
+    real = torch.arange(seq_len) < torch.randint(3, seq_len, (batch, 1), generator=generator)
+    causal = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), float("-inf"))
+    mistakes = {
+        "Some weight goes to padding: mask the columns where `real` is False, too.": (
+            causal.softmax(dim=-1)  # `real` is not used
+        )
+    }
+    right = causal.masked_fill(~real[:, None], float("-inf")).softmax(dim=-1)
+    return Case((scores, real), right, mistakes)
+
+
+def _judge_weights(weights: Tensor, case: Case) -> None:
     """Judge the rows of real tokens; those of padding may hold anything that adds up to 1."""
-    later = torch.ones_like(scores).triu(diagonal=1).bool()
-    padding = (~real[:, None]).expand_as(scores)  # columns: nobody looks at padding
-    rows = real[:, :, None].expand_as(scores)
-    _expect_causal(weights, rows & later, rows & ~later & ~padding)
+    real = case.given[1]
+    rows = real[:, :, None].expand_as(weights)
+    later = torch.ones_like(weights).triu(diagonal=1).bool()
+    _expect_causal(weights, rows & later, rows & ~later)
     hint = "The rows do not add up to 1: mask the scores before the softmax, not after."
-    expect(close(weights.sum(dim=-1), torch.ones(scores.shape[:2])), hint)
-    unmasked = scores.masked_fill(later, float("-inf")).softmax(dim=-1)  # `real` is not used
-    hint = "Some weight goes to padding: mask the columns where `real` is False, too."
-    expect(not close(weights, unmasked), hint)
-    right = scores.masked_fill(later | padding, float("-inf")).softmax(dim=-1)
+    expect(close(weights.sum(dim=-1), torch.ones(real.shape)), hint)
+    for hint, mistake in case.mistakes.items():
+        expect(not close(weights, mistake), hint)
     hint = "The right cells, but other weights: take the softmax over the last dimension."
-    expect(close(weights[rows], right[rows]), hint)
+    expect(close(weights[rows], case.right[rows]), hint)
 
 
 def _expect_causal(weights: Tensor, later: Tensor, allowed: Tensor) -> None:
