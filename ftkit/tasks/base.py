@@ -279,6 +279,10 @@ class Task(ABC):
         Like `encode_rows`, without labels.
         """
 
+    def complete(self, model: Any, encoded: DatasetDict) -> DatasetDict:
+        """Return encoded rows with what only the model, as it is before training, can add."""
+        return encoded
+
     def loss(self, model: Any, batch: Batch) -> torch.Tensor:
         """Return what training minimises, a mean over a batch: the model's own loss."""
         return model(**batch).loss

@@ -204,6 +204,10 @@ class Preference(Chat):
         """Say of each pair whether the chosen answer gained more than the rejected one."""
         return statistics[:, 1] == 1
 
+    def complete(self, model: Any, encoded: DatasetDict) -> DatasetDict:
+        """Return the rows with the reference's log-probabilities: see `add_reference`."""
+        return self.add_reference(model, encoded)
+
     @torch.inference_mode()
     def add_reference(self, model: Any, encoded: DatasetDict) -> DatasetDict:
         """Return the rows with the log-probabilities that a model, the reference, gives them.

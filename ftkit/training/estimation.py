@@ -82,6 +82,7 @@ def estimate(
     114 steps: 1.2 minutes, 1,350 MiB
     """
     config = config or TrainingConfig()
+    encoded = task.complete(model, encoded)
     lengths = row_lengths(encoded["train"])
     batches = epoch_order(lengths, config.batch_size, config.seed, 0)
     before = [(p, p.detach().clone(), p.requires_grad) for p in model.parameters()]

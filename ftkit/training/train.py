@@ -98,6 +98,7 @@ def train(
         The checkpoint is of another run, the disk is full, or there is no such metric.
     """
     config = config or TrainingConfig()
+    encoded = task.complete(model, encoded)
     run = TrainingRun(model, encoded["train"], config, task=task)
     validator = _Validator(run, task, encoded.get("validation"))
     history, best = History(), {}

@@ -95,8 +95,9 @@ def test_names_are_checked_before_anything_is_loaded(tmp_path):
     )
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "thesis.txt").write_text("years of work")
-    assert told("merged", to="merged").endswith("merged exists. Choose another output, or say "
-                                                "--overwrite.")
+    assert told("merged", to="merged").endswith(
+        "merged exists. Choose another output, or say --overwrite."
+    )
     assert told("merged", to="merged", overwrite=True).endswith(
         "(it holds no export.json), so it is not overwritten. Choose another output."
     )

@@ -159,3 +159,22 @@ def test_log_probabilities_leave_ignored_places_out():
     chances = logits.log_softmax(-1)
     torch.testing.assert_close(found[0], chances[0, 0, 3] + chances[0, 2, 5])
     assert found[1] == 0
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_training_makes_the_chosen_answers_likelier_than_the_rejected(encoded, tokenizer, lora):
+    task, model = ftkit.Preference(beta=0.5), tiny_llama(tokenizer)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tuned = ftkit.add_lora(model, r=4) if lora else model
+    config = ftkit.TrainingConfig(
+        learning_rate=1e-2, num_train_epochs=6, batch_size=3, bf16=False, reuse_frozen=False
+    )
+    history = ftkit.train(tuned, encoded, task, config)
+    assert history.steps[0].loss == pytest.approx(math.log(2), abs=1e-4)
+    assert history.steps[-1].loss < 0.5
+    reference = tiny_llama(tokenizer)
+    assert all(torch.equal(before[name], x) for name, x in reference.state_dict().items())
+    rows = task.add_reference(reference, encoded)
+    report = ftkit.evaluate(tuned, rows["train"], task, bf16=False)
+    assert report.metrics["rewards/accuracies"] == 1.0
+    assert report.metrics["rewards/margins"] > 0
