@@ -230,6 +230,12 @@ def read(path: Path, source: Source, rows: Dataset) -> tuple[str, Answer, float]
 
 def _compare_tokens(tokenizer: Any, own: Any, rows: Dataset) -> None:
     """Raise `FtkitError` where the tokenizer that was read cuts a text otherwise."""
+    rules = [t.backend_tokenizer.pre_tokenizer for t in (own, tokenizer)]
+    if rules[0].pre_tokenize_str(HARD_TEXT) != rules[1].pre_tokenize_str(HARD_TEXT):
+        raise FtkitError(
+            f"The gguf export is refused and removed: its tokenizer cuts {HARD_TEXT[:60]!r}… by "
+            f"another rule than the model's."
+        )
     for text in (HARD_TEXT, *map(own.decode, rows["input_ids"])):
         ours, theirs = (t(text, add_special_tokens=False)["input_ids"] for t in (own, tokenizer))
         if ours != theirs:

@@ -162,6 +162,7 @@ class Task(ABC):
         TruncationWarning
             Some rows are longer than the limit.
         """
+        splits = self.convert(splits)
         self.check(splits)
         warn_leaks(splits, self.leak_columns)
         limit = self.limit(tokenizer, max_length)
@@ -181,6 +182,14 @@ class Task(ABC):
         self.check_encoded(splits, encoded, limit)
         sizes = {str(name): len(split) for name, split in splits.items()}
         return told_truncation(encoded, sizes, limit, max_length)
+
+    def convert(self, splits: DatasetDict) -> DatasetDict:
+        """Return the rows in the one form that `check` and `encode_rows` read."""
+        return splits
+
+    def read_text(self, text: Any) -> tuple[Any, ...]:
+        """Return one row of `encode_texts`: a value for each of `given_columns`."""
+        return tuple(text) if isinstance(text, list | tuple) else (text,)
 
     def limit(self, tokenizer: Any, max_length: int | None = None) -> int:
         """Return how many tokens a row may have; see `length_limit`."""
@@ -254,9 +263,7 @@ class Task(ABC):
         TruncationWarning
             Some texts are longer than the limit.
         """
-        rows: list[tuple[Any, ...]] = [
-            tuple(row) if isinstance(row, list | tuple) else (row,) for row in texts
-        ]
+        rows = [self.read_text(row) for row in texts]
         if not rows:
             raise FtkitError("No texts came; expected one or more.")
         self.check_tokenizer(tokenizer)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from datasets import Dataset, DatasetDict
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 
 from ftkit.data.splits import row_name
 from ftkit.errors import FtkitError, raise_problems
 from ftkit.tasks.chats.messages import (
-    Message,
     as_messages,
     find_form,
     message_problems,
@@ -22,6 +21,7 @@ from ftkit.tasks.chats.templates import (
     encode_prompt,
     end_ids,
     ensure_template,
+    render,
 )
 from ftkit.tasks.language_modeling import IGNORED, CausalLM
 from ftkit.tasks.truncation import LENGTH
@@ -91,25 +91,9 @@ class Chat(CausalLM):
         ensure_template(tokenizer)
         end_ids(tokenizer)
 
-    def encode(
-        self,
-        splits: DatasetDict,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_length: int | None = None,
-    ) -> DatasetDict:
-        """Check the rows, write them in the template, and label the assistant's turns.
-
-        See `Task.encode`. What is longer than the limit is cut at its end.
-
-        Warns
-        -----
-        EndMarkerWarning
-            Rows were cut within an answer, so that its end marker is gone.
-        TemplateWarning
-            The checkpoint has no chat template.
-        """
-        return super().encode(with_messages(splits), tokenizer, max_length=max_length)
+    def convert(self, splits: DatasetDict) -> DatasetDict:
+        """Return the rows with one column ``messages``, whichever of the forms they had."""
+        return with_messages(splits)
 
     def encode_rows(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
         """Write each conversation in the template; ``labels`` are -100 but for the assistant's."""
@@ -154,48 +138,35 @@ class Chat(CausalLM):
                 stacklevel=4,
             )
 
-    def encode_texts(
-        self, texts: Sequence[Any], tokenizer: Any, *, max_length: int | None = None
-    ) -> Dataset:
-        """Encode what the user says, or conversations that end with the user, for `ftkit.predict`.
+    def read_text(self, text: Any) -> tuple[Any, ...]:
+        """Return a conversation: a text is one turn of the user, a list is messages."""
+        alone = isinstance(text, tuple) and len(text) == 1
+        said = text[0] if alone else text
+        return ([{"role": "user", "content": said}] if isinstance(said, str) else said,)
 
-        Parameters
-        ----------
-        texts : sequence of str or of list of dict
-            A text is one turn of the user; a list is messages.
-        tokenizer, max_length
-            See `Task.encode`; a prompt is never cut.
-        """
-        if not texts:
-            raise FtkitError("No texts came; expected one or more.")
-        self.check_tokenizer(tokenizer)
-        limit, problems, prompts = self.limit(tokenizer, max_length), [], []
-        for i, text in enumerate(texts, start=1):
+    def text_problems(self, texts: Sequence[tuple[Any, ...]], tokenizer: Any) -> list[str]:
+        """Return a sentence for each conversation that does not end with the user's turn."""
+        problems = []
+        for i, (said,) in enumerate(texts, start=1):
             try:
-                messages = _as_conversation(text)
-                faults = message_problems(messages, answered=False)
-                prompts.append([] if faults else encode_prompt(tokenizer, messages))
+                faults = message_problems(as_messages(said), answered=False)
+                _ = faults or render(tokenizer, said, prompt=True)
             except FtkitError as error:
                 faults = [str(error)]
-                prompts.append([])
-            if len(prompts[-1]) >= limit:
-                faults = [f"has {len(prompts[-1])} tokens; expected fewer than {limit}"]
             problems += [f"text {i} {fault}." for fault in faults]
-        raise_problems(problems)
-        masks = [[1] * len(row) for row in prompts]
-        return Dataset.from_dict({"input_ids": prompts, "attention_mask": masks})
+        return problems
+
+    def encode_inputs(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
+        """Write each conversation in the template, up to where the assistant answers."""
+        ids = [encode_prompt(tokenizer, messages) for messages in rows["user"]]
+        wrong = [(i, len(row)) for i, row in enumerate(ids, start=1) if len(row) >= limit]
+        told = f"expected fewer than {limit}"
+        raise_problems([f"text {i} has {n} tokens; {told}." for i, n in wrong])
+        return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
 
     def decode(self, outputs: Any, encoded: Dataset, tokenizer: Any) -> Sequence[tuple[str, ...]]:
         """Return each answer as text, without the marker that ends it."""
         return [(tokenizer.decode(ids, skip_special_tokens=True).strip(),) for ids in outputs]
-
-
-def _as_conversation(text: Any) -> list[Message]:
-    if isinstance(text, str):
-        return [{"role": "user", "content": text}]
-    if isinstance(text, tuple) and len(text) == 1 and isinstance(text[0], str):
-        return [{"role": "user", "content": text[0]}]
-    return as_messages(text)
 
 
 def _cuts_an_answer(labels: Sequence[int], limit: int) -> bool:

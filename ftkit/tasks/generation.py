@@ -52,8 +52,11 @@ def generate(model: Any, batch: Batch, max_new_tokens: int = MAX_NEW_TOKENS) -> 
     known = model.generation_config.eos_token_id
     ends = known if isinstance(known, list) else [known] if known is not None else []
     prompts = pad_left(batch, pad)
-    longest = prompts["input_ids"].shape[1]
+    rows, longest = prompts["input_ids"].shape
     positions = getattr(model.config, "max_position_embeddings", None) or 10**9
+    if rows > 1 and longest + max_new_tokens > positions:  # each has another number of them left
+        apart = [{name: t[i : i + 1] for name, t in batch.items()} for i in range(rows)]
+        return [ids for row in apart for ids in generate(model, _trimmed(row), max_new_tokens)]
     whole = model.generate(
         **prompts,
         max_new_tokens=max(1, min(max_new_tokens, positions - longest)),
@@ -65,3 +68,9 @@ def generate(model: Any, batch: Batch, max_new_tokens: int = MAX_NEW_TOKENS) -> 
 def _until_end(ids: np.ndarray, ends: Sequence[int]) -> np.ndarray:
     found = np.flatnonzero(np.isin(ids, ends))
     return ids[: found[0] + 1] if len(found) else ids
+
+
+def _trimmed(row: Batch) -> Batch:
+    """Return a batch of one row without its padding."""
+    length = int(row["attention_mask"].sum())
+    return {name: tensor[:, :length] for name, tensor in row.items()}

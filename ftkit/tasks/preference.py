@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from torch.nn.functional import logsigmoid, pad
-from transformers import PreTrainedTokenizerBase
 
 from ftkit.data.batches import Batch, collate, length_order, row_lengths
 from ftkit.data.splits import row_name
@@ -79,22 +78,9 @@ class Preference(Chat):
         """A pair is known by its prompt and both answers."""
         return COLUMNS
 
-    def encode(
-        self,
-        splits: DatasetDict,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_length: int | None = None,
-    ) -> DatasetDict:
-        """Check the pairs, and write both answers of each in the template; see `Chat.encode`.
-
-        Returns
-        -------
-        DatasetDict
-            ``input_ids``, ``attention_mask`` and ``labels`` of the chosen answer after its prompt,
-            and the same with ``rejected_`` before the name.
-        """
-        return super(Chat, self).encode(with_pairs(splits), tokenizer, max_length=max_length)
+    def convert(self, splits: DatasetDict) -> DatasetDict:
+        """Return the rows with ``prompt``, ``chosen`` and ``rejected`` as messages."""
+        return with_pairs(splits)
 
     def encode_rows(self, rows: dict[str, list], tokenizer: Any, limit: int) -> dict[str, list]:
         """Write prompt and answer twice; ``labels`` look at the last answer alone."""
