@@ -110,6 +110,7 @@ def test_names_are_checked_before_anything_is_loaded(tmp_path):
     "first", ["ftkit.export.formats", "ftkit.export", "ftkit.cli.export", "ftkit"]
 )
 def test_the_function_is_not_hidden_by_its_room(first):
-    code = f"import {first}\nimport ftkit\nfrom ftkit.export import gguf\nprint(callable(ftkit.export))"
+    lines = (f"import {first}", "import ftkit", "from ftkit.export import gguf")
+    code = "\n".join([*lines, "print(callable(ftkit.export))"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
