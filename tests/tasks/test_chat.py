@@ -216,3 +216,36 @@ def test_answers_in_a_batch_are_those_of_each_alone(tokenizer):
 def test_prompts_that_do_not_end_with_the_user_are_told(tokenizer):
     told = message(ftkit.Chat().encode_texts, ["Hi", TURNS], tokenizer)
     assert told == "text 2 ends with the assistant's turn; expected the user's."
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
+def test_loss_and_gradient_are_trls(tmp_path):
+    """In a template that writes nothing after the end marker: there TRL's labels are ours."""
+    trl = pytest.importorskip("trl", reason="trl is in the test extra")
+    tokenizer = chat_tokenizer(TEMPLATES["Llama 3"][0])
+    said = ("Where is the cat?", "On the mat."), ("Add 1 and 2.", "3"), ("Hi", "Hello, you.")
+    rows = [{"prompt": [turn("user", q)], "completion": [turn("assistant", a)]} for q, a in said]
+    encoded = ftkit.Chat().encode(splits(*rows), tokenizer)["train"]
+    model = tiny_llama(tokenizer)
+    loss = ftkit.Chat().loss(model, ftkit.data.collate(encoded, [0, 1, 2], tokenizer.pad_token_id))
+    loss.backward()
+    ours = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    config = trl.SFTConfig(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=3,
+        activation_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = trl.SFTTrainer(
+        model, args=config, train_dataset=splits(*rows)["train"], processing_class=tokenizer
+    )
+    trainer.model.eval()
+    theirs = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+    torch.testing.assert_close(theirs.cpu(), loss.detach(), rtol=1e-5, atol=1e-5)
+    theirs.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, ours[name], rtol=1e-4, atol=1e-5)
