@@ -18,6 +18,7 @@ from datasets import Dataset, DatasetDict
 import ftkit
 from ftkit.data.batches import PAIR_COLUMNS, collate
 from ftkit.models.frozen import FrozenLayersWarning
+from ftkit.models.layers import without_lora
 from ftkit.tasks import TASKS, Task
 from tests.architectures import ARCHITECTURES, make_checkpoint, tasks_of
 
@@ -155,7 +156,7 @@ def logits(model: Any, encoded: Dataset, rows: list[int], *, together: bool = Fa
         mask = batch.get("labels", batch["attention_mask"]) if "labels" in batch else None
         mask = batch["attention_mask"] if mask is None or mask.dim() < 2 else mask != -100
         whole = values.shape[:2] != mask.shape
-        if type(model).__name__ == "FunnelForMaskedLM":
+        if type(without_lora(model)).__name__ == "FunnelForMaskedLM":
             values = values[..., 1:]  # transformers sets the padding's row to 0 when it loads
         found += [v if whole else v[m.bool()] for v, m in zip(values, mask, strict=True)]
     return [value.numpy() for value in found]
